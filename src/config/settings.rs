@@ -1,0 +1,196 @@
+//! Every setting there is, with its unit, its default and one sentence. What is printed and what is checked is
+//! generated from here: the doc comment of a field is the sentence that a user reads.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Addresses for clients; several, where one proxy must open more than 64,000 connections to this gateway.
+    pub listen: Vec<SocketAddr>,
+    /// Address of the admin interface: health, metrics and the publish API. Keep it off the internet.
+    pub admin: SocketAddr,
+    /// Number of shards (one thread, one io_uring each); 0 means one for each core.
+    pub shards: usize,
+    /// Whether each shard is pinned to a core of its own (round robin where there are more shards than cores).
+    pub pin_shards: bool,
+    /// The core that the source thread is pinned to; left out, it floats.
+    pub source_core: Option<usize>,
+    /// The Redis that updates come from.
+    pub redis: Redis,
+    /// Bounds on what clients and publishers may ask for, and on what is kept for them.
+    pub limits: Limits,
+    /// How silent clients are told from vanished ones.
+    pub heartbeat: Heartbeat,
+    /// How the gateway leaves.
+    pub drain: Drain,
+    /// Rules by channel name; the first whose `match` fits a channel holds for it.
+    #[serde(rename = "channel")]
+    pub channels: Vec<ChannelRule>,
+}
+
+/// The Redis that updates come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redis {
+    /// Address of the Redis (`redis://[user:password@]host:port[/db]`); left out, the embedded engine runs, fed by the publish API.
+    pub url: Option<String>,
+    /// How long a channel stays subscribed after its last client left.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub unsubscribe_after: Duration,
+    /// How often a message is sent through Redis and back to prove that updates still flow.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub probe_interval: Duration,
+    /// How long that message, a connection attempt or a command may take before Redis counts as lost.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub probe_timeout: Duration,
+    /// Longest pause between two attempts to reconnect (they start at 50 ms and double, with full jitter).
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub backoff_max: Duration,
+}
+
+/// Bounds on what clients and publishers may ask for, and on what is kept for them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections that one shard holds; 0 means as many as fit its descriptor tables (see `rings_per_shard`).
+    pub connections_per_shard_max: usize,
+    /// Rings that one shard owns; each holds at most RLIMIT_NOFILE sockets.
+    pub rings_per_shard: usize,
+    /// Bytes of one update's payload; a larger one is refused by the publish API and dropped from Redis, counted.
+    pub update_bytes_max: usize,
+    /// Channels that one connection may be subscribed to.
+    pub channels_per_connection_max: usize,
+    /// Bytes of a channel's name.
+    pub channel_name_bytes_max: usize,
+    /// Bytes of an HTTP request's head.
+    pub request_bytes_max: usize,
+    /// Time that a client has to send its whole request.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub request_timeout: Duration,
+    /// Bytes of one message from a client, all fragments together.
+    pub message_bytes_max: usize,
+    /// Bytes of unfinished requests and frames that one shard keeps for all its clients.
+    pub partial_bytes_per_shard_max: usize,
+    /// Updates that wait for one slow socket; past it, updates are dropped and counted.
+    pub outbox_messages_max: usize,
+    /// Bytes that wait for one slow socket; past it, updates are dropped and counted.
+    pub outbox_bytes_max: usize,
+    /// Replies and pongs that wait for one socket; while there are as many, the client is not read any further.
+    pub control_messages_max: usize,
+    /// Updates on their way from the source to one shard; past it, each channel keeps its newest.
+    pub inbox_messages_max: usize,
+    /// Bytes on their way from the source to one shard; past it, each channel keeps its newest.
+    pub inbox_bytes_max: usize,
+}
+
+/// How silent clients are told from vanished ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Heartbeat {
+    /// Silence, in both directions, after which a client is pinged.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub ping_after: Duration,
+    /// Time that a client has to answer a ping before it is closed.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub pong_timeout: Duration,
+}
+
+/// How the gateway leaves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// Time from SIGTERM to the exit, at most.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub timeout: Duration,
+    /// Time that a client has to close its side after a close frame before the socket is reset.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub close_timeout: Duration,
+}
+
+/// What holds for the channels whose name fits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelRule {
+    /// The channels meant: a name, or the start of one followed by `*`.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Whether clients may publish to these channels.
+    #[serde(default)]
+    pub client_publish: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            shards: 0,
+            pin_shards: true,
+            source_core: None,
+            redis: Redis::default(),
+            limits: Limits::default(),
+            heartbeat: Heartbeat::default(),
+            drain: Drain::default(),
+            channels: Vec::new(),
+        }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: None,
+            unsubscribe_after: Duration::from_secs(5),
+            probe_interval: Duration::from_secs(1),
+            probe_timeout: Duration::from_secs(3),
+            backoff_max: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_per_shard_max: 0,
+            rings_per_shard: 1,
+            update_bytes_max: 1 << 20,
+            channels_per_connection_max: 100,
+            channel_name_bytes_max: 200,
+            request_bytes_max: 8 << 10,
+            request_timeout: Duration::from_secs(10),
+            message_bytes_max: 64 << 10,
+            partial_bytes_per_shard_max: 64 << 20,
+            outbox_messages_max: 64,
+            outbox_bytes_max: 4 << 20,
+            control_messages_max: 32,
+            inbox_messages_max: 8192,
+            inbox_bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { ping_after: Duration::from_secs(25), pong_timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(10), close_timeout: Duration::from_secs(2) }
+    }
+}

@@ -1,0 +1,1 @@
+//! The names by which the rooms call things: small, copyable, and never mixed up.
