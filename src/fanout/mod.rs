@@ -1,1 +1,5 @@
-//! Room `fanout`.
+//! Who gets what: updates, channels and their subscribers, and what one socket is still owed. Pure: no IO, no clock.
+
+mod update;
+
+pub use update::{Chunk, Run, Update};

@@ -1,1 +1,5 @@
-//! Room `lifecycle`.
+//! When things happen to a connection: the clock, and who has been silent for too long. Pure but for the clock itself.
+
+mod clock;
+
+pub use clock::{Clock, Millis};

@@ -1,0 +1,112 @@
+//! An update as it travels: encoded once, shared by every socket that it goes to.
+
+use crate::ids::Face;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// One published payload, encoded for every face that has a subscriber. Made by the source, shared by the shards.
+#[derive(Debug)]
+pub struct Update {
+    /// Position in its channel.
+    pub seq: u64,
+    /// When the source received it, in microseconds of the process's clock (see [`crate::lifecycle::Clock`]).
+    pub received_us: u64,
+    /// Whole WebSocket frames, by [`Face::index`]; none for a face that nobody uses.
+    pub frames: [Option<Box<[u8]>>; Face::COUNT],
+}
+
+impl Update {
+    /// Bytes that this update keeps in memory, for the bounds of a queue.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.frames.iter().flatten().map(|frame| frame.len()).sum::<usize>()
+    }
+}
+
+/// Bytes on their way to sockets of one shard: counted without atomics, shared by all sockets of a fan-out.
+#[derive(Debug)]
+pub struct Run {
+    bytes: RunBytes,
+    /// Number of updates that are delivered when the last byte of this run is written.
+    pub updates: u32,
+    /// When the oldest of them was received, in microseconds of the process's clock.
+    pub received_us: u64,
+}
+
+#[derive(Debug)]
+enum RunBytes {
+    /// One update, straight from the memory that the source encoded it into.
+    Update(Arc<Update>, Face),
+    /// Several updates of one channel and face, joined in order, so that one SEND carries a turn's worth.
+    Joined { bytes: Box<[u8]>, parts: Box<[Rc<Run>]> },
+    /// Anything else: replies, pings, closes, the rest of a started frame, a slow socket's next write.
+    Own(Box<[u8]>),
+}
+
+impl Run {
+    /// One update for one face; `None` where it was not encoded for that face.
+    pub fn update(update: &Arc<Update>, face: Face) -> Option<Run> {
+        update.frames[face.index()].as_ref()?;
+        Some(Run { updates: 1, received_us: update.received_us, bytes: RunBytes::Update(Arc::clone(update), face) })
+    }
+
+    /// Several updates as one run of bytes.
+    pub fn joined(parts: Vec<Rc<Run>>) -> Run {
+        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.bytes().len()).sum());
+        parts.iter().for_each(|part| bytes.extend_from_slice(part.bytes()));
+        Run {
+            updates: parts.iter().map(|part| part.updates).sum(),
+            received_us: parts.first().map_or(0, |part| part.received_us),
+            bytes: RunBytes::Joined { bytes: bytes.into(), parts: parts.into() },
+        }
+    }
+
+    /// Bytes that belong to one socket, or to no update.
+    pub fn own(bytes: Vec<u8>) -> Run {
+        Run { updates: 0, received_us: 0, bytes: RunBytes::Own(bytes.into()) }
+    }
+
+    /// Bytes that belong to one socket, and complete `updates` of which the oldest was received at `received_us`.
+    pub fn completing(bytes: Vec<u8>, updates: u32, received_us: u64) -> Run {
+        Run { updates, received_us, bytes: RunBytes::Own(bytes.into()) }
+    }
+
+    /// What is written.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            RunBytes::Update(update, face) => update.frames[face.index()].as_deref().unwrap_or_default(),
+            RunBytes::Joined { bytes, .. } | RunBytes::Own(bytes) => bytes,
+        }
+    }
+
+    /// The runs that this one was joined from, in order; empty unless it was.
+    pub fn parts(&self) -> &[Rc<Run>] {
+        match &self.bytes {
+            RunBytes::Joined { parts, .. } => parts,
+            _ => &[],
+        }
+    }
+}
+
+/// A run from some byte on: what one SEND carries.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The run.
+    pub run: Rc<Run>,
+    /// Its first byte that has yet to be written.
+    pub start: u32,
+}
+
+impl Chunk {
+    /// All of a run.
+    #[inline]
+    pub fn whole(run: Rc<Run>) -> Chunk {
+        Chunk { run, start: 0 }
+    }
+
+    /// What has yet to be written.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.run.bytes()[self.start as usize..]
+    }
+}
