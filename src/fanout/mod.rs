@@ -1,5 +1,9 @@
 //! Who gets what: updates, channels and their subscribers, and what one socket is still owed. Pure: no IO, no clock.
 
+mod channels;
+mod outbox;
 mod update;
 
+pub use channels::{Audience, Channel, Channels, Member, Telling};
+pub use outbox::{Offer, Outbox, OutboxLimits};
 pub use update::{Chunk, Run, Update};

@@ -26,6 +26,8 @@ impl Update {
 #[derive(Debug)]
 pub struct Run {
     bytes: RunBytes,
+    /// The channel's place in the shard's table; [`Run::NO_CHANNEL`] where the bytes belong to none.
+    pub channel: u32,
     /// Number of updates that are delivered when the last byte of this run is written.
     pub updates: u32,
     /// When the oldest of them was received, in microseconds of the process's clock.
@@ -43,31 +45,41 @@ enum RunBytes {
 }
 
 impl Run {
-    /// One update for one face; `None` where it was not encoded for that face.
-    pub fn update(update: &Arc<Update>, face: Face) -> Option<Run> {
+    /// The channel of bytes that belong to none.
+    pub const NO_CHANNEL: u32 = u32::MAX;
+
+    /// One update of the channel at `channel` for one face; `None` where it was not encoded for that face.
+    pub fn update(channel: u32, update: &Arc<Update>, face: Face) -> Option<Run> {
         update.frames[face.index()].as_ref()?;
-        Some(Run { updates: 1, received_us: update.received_us, bytes: RunBytes::Update(Arc::clone(update), face) })
+        let bytes = RunBytes::Update(Arc::clone(update), face);
+        Some(Run { bytes, channel, updates: 1, received_us: update.received_us })
     }
 
-    /// Several updates as one run of bytes.
+    /// Several updates of one channel as one run of bytes.
     pub fn joined(parts: Vec<Rc<Run>>) -> Run {
         let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.bytes().len()).sum());
         parts.iter().for_each(|part| bytes.extend_from_slice(part.bytes()));
         Run {
+            channel: parts.first().map_or(Self::NO_CHANNEL, |part| part.channel),
             updates: parts.iter().map(|part| part.updates).sum(),
             received_us: parts.first().map_or(0, |part| part.received_us),
             bytes: RunBytes::Joined { bytes: bytes.into(), parts: parts.into() },
         }
     }
 
-    /// Bytes that belong to one socket, or to no update.
+    /// Bytes that complete no update: replies, pings, closes.
     pub fn own(bytes: Vec<u8>) -> Run {
-        Run { updates: 0, received_us: 0, bytes: RunBytes::Own(bytes.into()) }
+        Self::completing(bytes, 0, 0)
     }
 
-    /// Bytes that belong to one socket, and complete `updates` of which the oldest was received at `received_us`.
+    /// Bytes for one socket that complete `updates`, of which the oldest was received at `received_us`.
     pub fn completing(bytes: Vec<u8>, updates: u32, received_us: u64) -> Run {
-        Run { updates, received_us, bytes: RunBytes::Own(bytes.into()) }
+        Run { bytes: RunBytes::Own(bytes.into()), channel: Self::NO_CHANNEL, updates, received_us }
+    }
+
+    /// Bytes about a channel that complete no update of it.
+    pub fn notice(channel: u32, bytes: Vec<u8>) -> Run {
+        Run { channel, ..Self::own(bytes) }
     }
 
     /// What is written.

@@ -19,8 +19,14 @@ impl Slot {
 pub struct ConnId {
     /// The place in the table.
     pub slot: Slot,
-    /// How many owners the place had before (wraps after 2^24).
+    /// How many owners the place had before (wraps at [`ConnId::GENERATIONS`]).
     pub generation: u32,
+}
+
+impl ConnId {
+    /// Generations are counted modulo this number (what fits beside a slot in a ring's user data). A place is given to
+    /// a new owner only after every request of the old one has completed, so a wrap cannot be met by a late completion.
+    pub const GENERATIONS: u32 = 1 << 20;
 }
 
 /// One channel in one shard's table, and which of that place's owners it is.

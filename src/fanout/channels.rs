@@ -1,0 +1,286 @@
+//! The channels of one shard and who is subscribed to each. Pure: no IO, no clock.
+//!
+//! Invariant: a channel without subscribers is forgotten as soon as the source has been told.
+//! Invariant: what the source was last told of a channel is what holds, or the channel is on the list of what to tell.
+
+use crate::ids::{ChannelRef, Epoch, Face, Faces};
+use hashbrown::HashMap;
+use std::sync::Arc;
+
+/// One subscription, seen from the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The subscriber's slot.
+    pub slot: u32,
+    /// Which of the subscriber's subscriptions this is.
+    pub sub: u32,
+}
+
+/// The subscribers of one channel with one face.
+#[derive(Debug, Default)]
+pub struct Audience {
+    /// In no order.
+    pub members: Vec<Member>,
+    /// Whether the source has confirmed the channel for this face: only then are its members owed what is published.
+    pub confirmed: bool,
+}
+
+/// One channel.
+#[derive(Debug)]
+pub struct Channel {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Subscribers by [`Face::index`].
+    pub audiences: [Audience; Face::COUNT],
+    /// The present epoch, once confirmed.
+    pub epoch: Epoch,
+    /// The newest sequence number that was fanned out or confirmed.
+    pub seq: u64,
+    generation: u32,
+    /// Counts the changes of the faces that the source was told of.
+    version: u32,
+    told: Faces,
+    told_sockets: u32,
+    dirty: bool,
+}
+
+/// What the source is to be told of a channel.
+#[derive(Debug)]
+pub struct Telling {
+    /// The channel.
+    pub channel: ChannelRef,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Faces with subscribers.
+    pub faces: Faces,
+    /// Number of subscribers.
+    pub sockets: u32,
+    /// Counts the changes of `faces`.
+    pub version: u32,
+}
+
+/// All channels of one shard.
+#[derive(Debug, Default)]
+pub struct Channels {
+    slab: Vec<Channel>,
+    free: Vec<u32>,
+    by_name: HashMap<Arc<str>, u32>,
+    dirty: Vec<u32>,
+}
+
+impl Channel {
+    fn faces(&self) -> Faces {
+        let used = Face::ALL.into_iter().filter(|face| !self.audiences[face.index()].members.is_empty());
+        used.fold(Faces::NONE, Faces::with)
+    }
+
+    fn sockets(&self) -> u32 {
+        self.audiences.iter().map(|audience| audience.members.len() as u32).sum()
+    }
+}
+
+impl Channels {
+    /// The channel of that name, made if there is none.
+    pub fn open(&mut self, name: &str) -> u32 {
+        if let Some(index) = self.by_name.get(name) {
+            return *index;
+        }
+        let name: Arc<str> = name.into();
+        let index = self.free.pop().unwrap_or(self.slab.len() as u32);
+        let generation = self.slab.get(index as usize).map_or(0, |old| old.generation.wrapping_add(1));
+        let channel = Channel {
+            name: Arc::clone(&name),
+            audiences: Default::default(),
+            epoch: Epoch(0),
+            seq: 0,
+            generation,
+            version: 0,
+            told: Faces::NONE,
+            told_sockets: 0,
+            dirty: false,
+        };
+        match self.slab.get_mut(index as usize) {
+            Some(place) => *place = channel,
+            None => self.slab.push(channel),
+        }
+        self.by_name.insert(name, index);
+        index
+    }
+
+    /// Adds a subscriber; its position, and whether the channel is confirmed for its face already.
+    pub fn join(&mut self, channel: u32, face: Face, member: Member) -> (u32, bool) {
+        let audience = &mut self.slab[channel as usize].audiences[face.index()];
+        audience.members.push(member);
+        let joined = (audience.members.len() as u32 - 1, audience.confirmed);
+        self.touch(channel);
+        joined
+    }
+
+    /// Takes a subscriber away; the one that now has its position, if any, must be told so.
+    pub fn leave(&mut self, channel: u32, face: Face, position: u32) -> Option<Member> {
+        let members = &mut self.slab[channel as usize].audiences[face.index()].members;
+        members.swap_remove(position as usize);
+        if members.len() * 4 < members.capacity() && members.capacity() > 64 {
+            members.shrink_to(members.len() * 2);
+        }
+        let moved = members.get(position as usize).copied();
+        self.touch(channel);
+        moved
+    }
+
+    /// The member at a position has another number among its own subscriptions now.
+    pub fn renumber(&mut self, channel: u32, face: Face, position: u32, sub: u32) {
+        self.slab[channel as usize].audiences[face.index()].members[position as usize].sub = sub;
+    }
+
+    /// The channel, unless it was forgotten since.
+    pub fn find(&mut self, channel: ChannelRef) -> Option<&mut Channel> {
+        let found = self.slab.get_mut(channel.index as usize)?;
+        (found.generation == channel.generation && self.by_name.contains_key(&found.name)).then_some(found)
+    }
+
+    /// The channel at a place that is known to be in use.
+    pub fn at(&self, index: u32) -> &Channel {
+        &self.slab[index as usize]
+    }
+
+    /// The same, to change it.
+    pub fn at_mut(&mut self, index: u32) -> &mut Channel {
+        &mut self.slab[index as usize]
+    }
+
+    /// Channels in use.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// A confirmation: the faces whose members were waiting for it, and whether live subscribers of the others are in a
+    /// new epoch. `None` where it answers an older demand.
+    pub fn confirm(
+        &mut self,
+        channel: ChannelRef,
+        version: u32,
+        faces: Faces,
+        epoch: Epoch,
+        seq: u64,
+    ) -> Option<(Faces, bool)> {
+        let found = self.find(channel)?;
+        if found.version != version {
+            return None;
+        }
+        let mut news = Faces::NONE;
+        for face in Face::ALL.into_iter().filter(|face| faces.has(*face)) {
+            let audience = &mut found.audiences[face.index()];
+            if !std::mem::replace(&mut audience.confirmed, true) {
+                news = news.with(face);
+            }
+        }
+        let new_epoch = found.epoch != epoch;
+        (found.epoch, found.seq) = (epoch, found.seq.max(seq));
+        Some((news, new_epoch))
+    }
+
+    /// Tells the source everything that has changed, through `tell`, which answers whether there was room for it. What
+    /// there was no room for is told the next time; a channel that nobody wants any more is forgotten once it is told.
+    pub fn tell(&mut self, mut tell: impl FnMut(Telling) -> bool) {
+        while let Some(&index) = self.dirty.last() {
+            let channel = &mut self.slab[index as usize];
+            let (faces, sockets) = (channel.faces(), channel.sockets());
+            if faces != channel.told || sockets != channel.told_sockets {
+                let version = channel.version.wrapping_add(u32::from(faces != channel.told));
+                let place = ChannelRef { index, generation: channel.generation };
+                let name = Arc::clone(&channel.name);
+                if !tell(Telling { channel: place, name, faces, sockets, version }) {
+                    return;
+                }
+                (channel.told, channel.told_sockets, channel.version) = (faces, sockets, version);
+                for face in Face::ALL.into_iter().filter(|face| !faces.has(*face)) {
+                    channel.audiences[face.index()].confirmed = false;
+                }
+            }
+            channel.dirty = false;
+            self.dirty.pop();
+            if faces.is_empty() {
+                self.by_name.remove(&*channel.name);
+                self.free.push(index);
+            }
+        }
+    }
+
+    fn touch(&mut self, index: u32) {
+        let channel = &mut self.slab[index as usize];
+        if !std::mem::replace(&mut channel.dirty, true) {
+            self.dirty.push(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(slot: u32) -> Member {
+        Member { slot, sub: 0 }
+    }
+
+    fn told(channels: &mut Channels) -> Vec<(String, Faces, u32, u32)> {
+        let mut told = Vec::new();
+        channels.tell(|telling| {
+            told.push((telling.name.to_string(), telling.faces, telling.sockets, telling.version));
+            true
+        });
+        told
+    }
+
+    #[test]
+    fn the_source_is_told_of_every_change_once_and_the_channel_forgotten_when_nobody_is_left() {
+        let mut channels = Channels::default();
+        let raw = Faces::NONE.with(Face::Raw);
+        let a = channels.open("a");
+        assert_eq!(channels.join(a, Face::Raw, member(7)), (0, false));
+        assert_eq!(channels.join(a, Face::Raw, member(8)), (1, false));
+        assert_eq!(told(&mut channels), [("a".into(), raw, 2, 1)]);
+        assert_eq!(told(&mut channels), []);
+        assert_eq!(channels.leave(a, Face::Raw, 0), Some(member(8)), "the last takes the first's place");
+        assert_eq!(told(&mut channels), [("a".into(), raw, 1, 1)]);
+        let place = ChannelRef { index: a, generation: channels.at(a).generation };
+        assert_eq!(channels.leave(a, Face::Raw, 0), None);
+        assert_eq!(told(&mut channels), [("a".into(), Faces::NONE, 0, 2)]);
+        assert!(channels.is_empty());
+        assert!(channels.find(place).is_none(), "it was forgotten");
+        let b = channels.open("b");
+        assert_eq!(b, a, "the place is used again");
+        assert!(channels.find(place).is_none(), "but not found under the old name");
+    }
+
+    #[test]
+    fn a_demand_without_room_is_told_later_and_never_lost() {
+        let mut channels = Channels::default();
+        let a = channels.open("a");
+        channels.join(a, Face::Raw, member(7));
+        channels.tell(|_| false);
+        channels.leave(a, Face::Raw, 0);
+        assert_eq!(told(&mut channels), [], "wanted and unwanted before the source heard of it");
+        assert!(channels.is_empty());
+    }
+
+    #[test]
+    fn a_confirmation_of_an_older_demand_confirms_nothing() {
+        let mut channels = Channels::default();
+        let a = channels.open("a");
+        let (raw, both) = (Faces::NONE.with(Face::Raw), Faces::NONE.with(Face::Raw).with(Face::Json));
+        channels.join(a, Face::Raw, member(1));
+        told(&mut channels);
+        channels.join(a, Face::Json, member(2));
+        told(&mut channels);
+        let place = ChannelRef { index: a, generation: 0 };
+        assert_eq!(channels.confirm(place, 1, raw, Epoch(5), 0), None);
+        assert_eq!(channels.confirm(place, 2, both, Epoch(5), 0), Some((both, true)));
+        assert_eq!(channels.confirm(place, 2, both, Epoch(6), 3), Some((Faces::NONE, true)));
+    }
+}
