@@ -59,7 +59,10 @@ mod tests {
             assert_eq!(check_channel(good, &limits), Ok(()), "{good}");
         }
         assert_eq!(check_channel("", &limits), Err(ChannelFault::Empty));
-        assert!(matches!(check_channel("123456789", &limits), Err(ChannelFault::TooLong { bytes: 9, bytes_max: 8, .. })));
+        assert!(matches!(
+            check_channel("123456789", &limits),
+            Err(ChannelFault::TooLong { bytes: 9, bytes_max: 8, .. })
+        ));
         for bad in ["a\0", "\n", "a\u{7f}", "\u{85}"] {
             assert!(matches!(check_channel(bad, &limits), Err(ChannelFault::Control { .. })), "{bad:?}");
         }

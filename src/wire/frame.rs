@@ -268,11 +268,7 @@ fn keep(
     }
 }
 
-fn hand_over(
-    kind: Kind,
-    payload: &[u8],
-    sink: &mut impl FnMut(ClientFrame<'_>) -> Flow,
-) -> Result<Flow, Violation> {
+fn hand_over(kind: Kind, payload: &[u8], sink: &mut impl FnMut(ClientFrame<'_>) -> Flow) -> Result<Flow, Violation> {
     Ok(match kind {
         Kind::Text => sink(ClientFrame::Text(std::str::from_utf8(payload).map_err(|_| NOT_UTF8)?)),
         Kind::Binary => sink(ClientFrame::Binary(payload)),

@@ -7,6 +7,7 @@ pub mod channel;
 pub mod command;
 pub mod encode;
 pub mod envelope;
+mod fields;
 pub mod frame;
 mod header;
 mod json;
@@ -14,7 +15,7 @@ pub mod refusal;
 pub mod request;
 
 pub use channel::{ChannelFault, check_channel};
-//pub use command::{Command, CommandError, Id};
+pub use command::{Command, CommandError, Id};
 pub use encode::{binary_frame, close_frame, ping_frame, pong_frame, text_frame};
 pub use frame::{ClientFrame, Flow, Partial, Violation, decode};
 //pub use refusal::{Refusal, page_response, switching_protocols, unavailable};
