@@ -10,6 +10,7 @@ pub use outlet::{Outlet, OutletReceiver, outlet};
 
 use crate::fanout::Update;
 use crate::ids::{ChannelRef, ConnId, Epoch, Faces, ShardId};
+use crate::wire::Id;
 use std::sync::Arc;
 
 /// From the source to a shard.
@@ -56,10 +57,8 @@ pub enum ToSource {
     Demand(Demand),
     /// A client publishes.
     Publish {
-        /// Whom to answer.
+        /// Whom to answer, and where to.
         ticket: Ticket,
-        /// Where to.
-        channel: Box<str>,
         /// What.
         payload: Vec<u8>,
     },
@@ -89,8 +88,8 @@ pub struct Ticket {
     pub shard: ShardId,
     /// The connection; by then it may be gone.
     pub conn: ConnId,
-    /// The command's id as JSON text, where it had one.
-    pub id: Option<Box<str>>,
+    /// The command's id, where it had one.
+    pub id: Option<Id>,
     /// The channel published to.
     pub channel: Arc<str>,
 }

@@ -3,6 +3,7 @@
 //! Invariant: a channel without subscribers is forgotten as soon as the source has been told.
 //! Invariant: what the source was last told of a channel is what holds, or the channel is on the list of what to tell.
 
+use super::Update;
 use crate::ids::{ChannelRef, Epoch, Face, Faces};
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct Audience {
     pub members: Vec<Member>,
     /// Whether the source has confirmed the channel for this face: only then are its members owed what is published.
     pub confirmed: bool,
+    /// What was published up to here is not owed to them: it came before the confirmation.
+    pub from_seq: u64,
 }
 
 /// One channel.
@@ -36,6 +39,10 @@ pub struct Channel {
     pub epoch: Epoch,
     /// The newest sequence number that was fanned out or confirmed.
     pub seq: u64,
+    /// What arrived this turn, in order, and its bytes.
+    pub arrived: Vec<Arc<Update>>,
+    /// See `arrived`.
+    pub arrived_bytes: usize,
     generation: u32,
     /// Counts the changes of the faces that the source was told of.
     version: u32,
@@ -93,6 +100,8 @@ impl Channels {
             audiences: Default::default(),
             epoch: Epoch(0),
             seq: 0,
+            arrived: Vec::new(),
+            arrived_bytes: 0,
             generation,
             version: 0,
             told: Faces::NONE,
@@ -177,6 +186,7 @@ impl Channels {
         for face in Face::ALL.into_iter().filter(|face| faces.has(*face)) {
             let audience = &mut found.audiences[face.index()];
             if !std::mem::replace(&mut audience.confirmed, true) {
+                audience.from_seq = seq;
                 news = news.with(face);
             }
         }
