@@ -86,9 +86,14 @@ pub enum Rule {
     /// A star that is not the last character.
     #[error("`{0}` has a `*` elsewhere than at its end")]
     InnerStar(String),
-    /// A rule that never holds, for an earlier one has the same pattern.
-    #[error("`{0}` is matched by an earlier rule already")]
-    RepeatedPattern(String),
+    /// A rule that never holds, for the first that fits holds.
+    #[error("`{pattern}` never holds: the earlier rule `{earlier}` fits all of its channels")]
+    Unreachable {
+        /// What was given.
+        pattern: String,
+        /// The pattern that comes before it.
+        earlier: String,
+    },
     /// A core that this process may not run on.
     #[error("there is no core {core} for this process (there are: {cores})")]
     NoSuchCore {
@@ -220,10 +225,11 @@ fn check_channels(config: &Config, found: &mut Vec<Violation>) {
         let pattern = &rule.pattern;
         let broken = if pattern.is_empty() {
             Rule::EmptyPattern
-        } else if pattern[..pattern.len() - 1].contains('*') {
+        } else if pattern.find('*').is_some_and(|star| star + 1 < pattern.len()) {
             Rule::InnerStar(pattern.clone())
-        } else if config.channels[..index].iter().any(|earlier| covers(&earlier.pattern, pattern)) {
-            Rule::RepeatedPattern(pattern.clone())
+        } else if let Some(earlier) = config.channels[..index].iter().find(|earlier| covers(&earlier.pattern, pattern))
+        {
+            Rule::Unreachable { pattern: pattern.clone(), earlier: earlier.pattern.clone() }
         } else {
             continue;
         };

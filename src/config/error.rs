@@ -3,9 +3,17 @@
 //! Invariant: no message shows a password: every text from outside passes [`mask`](super::secret::mask).
 
 use super::check::Rule;
+use super::schema::schema;
 use super::secret::mask;
 use std::fmt;
 use std::path::PathBuf;
+
+/// What serde says, and what a user understands.
+const PLAINER: [(&str, &str); 3] = [
+    ("expected usize", "expected a whole number, 0 or more"),
+    ("expected a duration", "expected a duration like `90s` or `1m 30s`"),
+    ("expected a sequence", "expected a list"),
+];
 
 /// Why the settings are refused: everything found, the first place first. The caller prints it and exits.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -90,20 +98,22 @@ pub enum Mistake {
 impl Mistake {
     /// A [`Mistake::BadValue`] with its secrets masked.
     pub(super) fn bad_value(reason: &str, default: Option<&toml::Value>) -> Self {
-        let reason = mask(reason.trim_end()).replace("expected usize", "expected a whole number, 0 or more");
+        let reason = PLAINER.iter().fold(mask(reason.trim_end()), |text, (from, to)| text.replace(from, to));
         Self::BadValue { reason, default: default.map(toml::Value::to_string) }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names_the_setting = matches!(self.origin, Origin::Variable(_) | Origin::Flag(_));
-        let inside = self.key.contains('[');
-        match self.origin {
-            Origin::Default => {}
-            _ => write!(f, "{}: ", self.origin)?,
+        let named_already = match &self.origin {
+            Origin::Variable(name) => schema().setting_of_variable(name).is_some_and(|setting| setting.key == self.key),
+            Origin::Flag(name) => name.strip_prefix("--") == self.key.split('.').next(),
+            Origin::File { .. } | Origin::Default => false,
+        };
+        if self.origin != Origin::Default {
+            write!(f, "{}: ", self.origin)?;
         }
-        if !self.key.is_empty() && (inside || !names_the_setting) {
+        if !self.key.is_empty() && !named_already {
             write!(f, "{}: ", self.key)?;
         }
         self.mistake.fmt(f)

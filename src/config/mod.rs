@@ -23,3 +23,6 @@ pub use print::{print, summary};
 pub use schema::{Kind, Schema, Section, Setting, schema};
 pub use secret::mask;
 pub use settings::{ChannelRule, Config, Drain, Heartbeat, Limits, Redis};
+
+#[cfg(test)]
+mod tests;

@@ -63,7 +63,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub common: DemoArgs,
     /// For `redis.url`.
-    #[arg(long, value_name = "URL", help = setting_help("redis.url"))]
+    #[arg(long, value_name = "URL", help = setting_help("redis.url", ""))]
     pub redis: Option<String>,
     /// The configuration file.
     #[arg(long, value_name = "FILE", help = format!("Configuration file in TOML. [env: {}]", config::FILE_VARIABLE))]
@@ -74,13 +74,13 @@ pub struct ServeArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct DemoArgs {
     /// For `listen`.
-    #[arg(long, value_name = "ADDR", help = format!("{} May be repeated.", setting_help("listen")))]
+    #[arg(long, value_name = "ADDR", help = setting_help("listen", " May be given several times."))]
     pub listen: Vec<SocketAddr>,
     /// For `admin`.
-    #[arg(long, value_name = "ADDR", help = setting_help("admin"))]
+    #[arg(long, value_name = "ADDR", help = setting_help("admin", ""))]
     pub admin: Option<SocketAddr>,
     /// For `shards`.
-    #[arg(long, value_name = "N", help = setting_help("shards"))]
+    #[arg(long, value_name = "N", help = setting_help("shards", ""))]
     pub shards: Option<usize>,
 }
 
@@ -164,7 +164,7 @@ fn check(file: &Path) -> Result<String, ConfigError> {
     Ok(format!("{}: ok\n{}\n", file.display(), config::summary(&config)))
 }
 
-fn setting_help(key: &str) -> String {
+fn setting_help(key: &str, more: &str) -> String {
     let Some(setting) = schema().setting(key) else { return String::new() };
     let default = setting.default.as_ref().map(|default| match default {
         toml::Value::Array(items) => items.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(","),
@@ -172,5 +172,91 @@ fn setting_help(key: &str) -> String {
         other => other.to_string(),
     });
     let default = default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
-    format!("{} [env: {}]{default}", setting.doc, setting.variable())
+    format!("{}{more} [env: {}]{default}", setting.doc, setting.variable())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use std::fs;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
+    }
+
+    /// Whether all was well, what was printed, and what was complained about.
+    fn ask(line: &str, variables: &[(&str, &str)]) -> (bool, String, String) {
+        let Command::Config(command) = parse(line).unwrap() else { panic!("not a config command: {line}") };
+        let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let well = answer(&command, variables, &mut out, &mut err).unwrap();
+        (well, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_becomes_an_override() {
+        let line = "spillgate serve --listen [::1]:1 --listen 0.0.0.0:2 --admin 127.0.0.1:3 --redis redis://h --shards 4 --config f";
+        let Command::Serve(serve) = parse(line).unwrap() else { panic!("not serve") };
+        assert_eq!(serve.config.as_deref(), Some(Path::new("f")));
+        let listen = vec!["[::1]:1".parse().unwrap(), "0.0.0.0:2".parse().unwrap()];
+        let admin = Some("127.0.0.1:3".parse().unwrap());
+        let expected = Overrides { listen, admin, redis: Some("redis://h".to_owned()), shards: Some(4) };
+        assert_eq!(serve.overrides(), expected);
+
+        let Command::Demo(demo) = parse("spillgate demo --shards 4 --admin 127.0.0.1:3").unwrap() else {
+            panic!("not demo")
+        };
+        assert_eq!(demo.overrides(), Overrides { listen: vec![], redis: None, ..expected });
+        assert!(parse("spillgate demo --redis redis://h").is_err());
+    }
+
+    #[test]
+    fn help_tells_the_default_and_the_variable_of_each_flag() {
+        let help = parse("spillgate serve --help").unwrap_err().to_string();
+        for part in ["[default: 127.0.0.1:8080]", "SPILLGATE_REDIS_URL", "SPILLGATE_CONFIG", "Example:", "0 means one"]
+        {
+            assert!(help.contains(part), "{part} in {help}");
+        }
+    }
+
+    #[test]
+    fn check_says_ok_and_what_it_means_without_the_environment() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, "listen = ['[::]:1', '[::]:2']\nredis.url = 'redis://:secret@h'\n[[channel]]\nmatch = '*'")
+            .unwrap();
+        let line = format!("spillgate config check {}", file.path().display());
+        let (well, out, err) = ask(&line, &[("SPILLGATE_NONSENSE", "1")]);
+        let means = "2 listen addresses, admin at 127.0.0.1:9090, updates from redis://:***@h, 1 channel rule";
+        assert_eq!((well, err.as_str()), (true, ""));
+        assert_eq!(out, format!("{}: ok\n{means}\n", file.path().display()));
+    }
+
+    #[test]
+    fn check_lists_every_mistake_in_the_order_of_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, "shards = 2000\nlisten = []\n[limits]\nupdate_byte_max = 1\n").unwrap();
+        let (well, out, err) = ask(&format!("spillgate config check {}", file.path().display()), &[]);
+        let lines: Vec<_> = err.lines().map(|line| line.rsplit_once(".tmp").map_or(line, |(_, line)| line)).collect();
+        assert_eq!((well, out.as_str(), lines.len()), (false, "", 3), "{err}");
+        for (line, part) in lines.iter().zip([":1:10: shards:", ":2:10: listen:", ":4:1: limits.update_byte_max:"]) {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn print_shows_what_is_in_effect_and_no_password() {
+        let (well, out, _) = ask("spillgate config print", &[("SPILLGATE_REDIS_URL", "redis://:secret@h")]);
+        assert!(well && out.contains("redis://:***@h") && !out.contains("secret"), "{out}");
+        let (well, _, err) = ask("spillgate config print", &[("SPILLGATE_LISTN", "1")]);
+        assert_eq!(
+            (well, err.as_str()),
+            (false, "SPILLGATE_LISTN: unknown variable; did you mean `SPILLGATE_LISTEN`?\n")
+        );
+    }
 }
