@@ -28,7 +28,9 @@ pub(super) fn ours(variables: impl Iterator<Item = (OsString, OsString)>) -> Var
     for (name, value) in variables {
         let name = name.to_string_lossy();
         if value.is_empty() || !name.starts_with(VARIABLE_PREFIX) {
-        } else if name == FILE_VARIABLE {
+            continue;
+        }
+        if name == FILE_VARIABLE {
             ours.file = Some(PathBuf::from(value));
         } else {
             ours.settings.push((name.into_owned(), value));
@@ -101,4 +103,73 @@ fn similar_variable(unknown: &str) -> Option<String> {
     let known: Vec<_> = schema().settings.iter().map(Setting::variable).chain([FILE_VARIABLE.to_owned()]).collect();
     let names = known.iter().map(|name| &name[VARIABLE_PREFIX.len()..]);
     similar(&unknown[VARIABLE_PREFIX.len()..], names).map(|name| format!("{VARIABLE_PREFIX}{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{config, load_variables};
+    use super::super::{ChannelRule, Config};
+    use std::time::Duration;
+
+    #[test]
+    fn variables_are_written_as_one_would_write_them() {
+        let rules = |rules: &[(&str, bool)]| {
+            let rule =
+                |&(name, client_publish): &(&str, bool)| ChannelRule { pattern: String::from(name), client_publish };
+            Ok(config(|config| config.channels = rules.iter().map(rule).collect()))
+        };
+        for (name, value, expected) in [
+            ("SPILLGATE_CHANNEL", r#"[{"match": "a*", "client_publish": true}]"#, rules(&[("a*", true)])),
+            ("SPILLGATE_CHANNEL", "[{ match = 'a' }, { match = 'b' }]", rules(&[("a", false), ("b", false)])),
+            ("SPILLGATE_CHANNEL", "", Ok(Config::default())),
+            ("SPILLGATE_REDIS_URL", "", Ok(Config::default())),
+            ("SPILLGATE_SHARDS", "1_000", Ok(config(|config| config.shards = 1000))),
+            ("SPILLGATE_DRAIN_TIMEOUT", "1m 30s", Ok(config(|config| config.drain.timeout = Duration::from_secs(90)))),
+            ("SPILLGATE_PIN_SHARDS", "false", Ok(config(|config| config.pin_shards = false))),
+        ] {
+            assert_eq!(load_variables(&[(name, value)]), expected, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn a_bad_variable_is_refused_by_its_name() {
+        for (name, value, refusal) in [
+            ("SPILLGATE_LISTN", "1", "SPILLGATE_LISTN: unknown variable; did you mean `SPILLGATE_LISTEN`?"),
+            (
+                "SPILLGATE_UPDATE_BYTES_MAX",
+                "1",
+                "SPILLGATE_UPDATE_BYTES_MAX: unknown variable; did you mean `SPILLGATE_LIMITS_UPDATE_BYTES_MAX`?",
+            ),
+            ("SPILLGATE_REDIS", "1", "SPILLGATE_REDIS: unknown variable; did you mean `SPILLGATE_REDIS_URL`?"),
+            ("SPILLGATE_ADMIN_PORT", "9090", "SPILLGATE_ADMIN_PORT: unknown variable; did you mean `SPILLGATE_ADMIN`?"),
+            ("SPILLGATE_XYZ", "1", "SPILLGATE_XYZ: unknown variable; `spillgate config print` lists them all"),
+            (
+                "SPILLGATE_SHARDS",
+                "many",
+                "SPILLGATE_SHARDS: invalid type: string \"many\", expected a whole number, 0 or more (default: 0)",
+            ),
+            ("SPILLGATE_SHARDS", "2000", "SPILLGATE_SHARDS: 2000 is above 1024"),
+            ("SPILLGATE_LISTEN", "127.0.0.1:1,here", "SPILLGATE_LISTEN: listen[1]: not an IP address with a port"),
+            ("SPILLGATE_CHANNEL", "[{ match = 'a*b' }]", "SPILLGATE_CHANNEL: channel[0].match: `a*b` has a `*`"),
+            ("SPILLGATE_CHANNEL", "a*", "SPILLGATE_CHANNEL: neither TOML nor JSON: "),
+            ("SPILLGATE_CHANNEL", "'a*'", "SPILLGATE_CHANNEL: is a list of tables"),
+            ("SPILLGATE_LIMITS_OUTBOX_BYTES_MAX", "9", "SPILLGATE_LIMITS_OUTBOX_BYTES_MAX: limits.update_bytes_max"),
+        ] {
+            let error = load_variables(&[(name, value)]).unwrap_err();
+            assert!(error.starts_with(refusal), "{name}={value}:\n  {error}\n  {refusal}");
+        }
+    }
+
+    #[test]
+    fn what_kubernetes_announces_is_nobodys_setting() {
+        let announced = [
+            ("SPILLGATE_SERVICE_HOST", "10.0.0.11"),
+            ("SPILLGATE_SERVICE_PORT_HTTP", "8080"),
+            ("SPILLGATE_PORT", "tcp://10.0.0.11:8080"),
+            ("SPILLGATE_PORT_8080_TCP_ADDR", "10.0.0.11"),
+            ("SPILLGATE_ADMIN_PORT_9090_TCP", "tcp://10.0.0.12:9090"),
+            ("SPILLGATEWAY", "somebody else's"),
+        ];
+        assert_eq!(load_variables(&announced), Ok(Config::default()));
+    }
 }

@@ -8,11 +8,15 @@ use super::secret::mask;
 use std::fmt;
 use std::path::PathBuf;
 
+/// What is said of an address that is none.
+pub const ADDRESS_EXPECTED: &str = "not an IP address with a port, like `0.0.0.0:8080` or `[::]:8080`";
+
 /// What serde says, and what a user understands.
-const PLAINER: [(&str, &str); 3] = [
+const PLAINER: [(&str, &str); 4] = [
     ("expected usize", "expected a whole number, 0 or more"),
     ("expected a duration", "expected a duration like `90s` or `1m 30s`"),
     ("expected a sequence", "expected a list"),
+    ("invalid socket address syntax", ADDRESS_EXPECTED),
 ];
 
 /// Why the settings are refused: everything found, the first place first. The caller prints it and exits.

@@ -59,7 +59,7 @@ impl Layers {
     /// Takes one value over what lower layers said. `origin` tells the place of a span inside the layer's text.
     pub(super) fn take(&mut self, setting: &Setting, value: &Spanned<DeValue<'_>>, origin: &dyn Fn(usize) -> Origin) {
         let mut inside = Vec::new();
-        let known = self.problems.len();
+        let problems_before = self.problems.len();
         match (&setting.kind, value.get_ref()) {
             (Kind::Tables(fields), DeValue::Array(items)) => {
                 for (index, item) in items.iter().enumerate() {
@@ -78,8 +78,12 @@ impl Layers {
             _ => self.try_alone(setting, value, &inside, origin),
         }
         let plain = Value::deserialize(ValueDeserializer::from(value.clone()));
+        if let (Err(error), true) = (&plain, self.problems.len() == problems_before) {
+            let mistake = Mistake::bad_value(error.message(), setting.default.as_ref()); // too large for TOML's integers
+            self.refuse(origin(value.span().start), &setting.key, mistake);
+        }
         match plain {
-            Ok(value_read) if self.problems.len() == known => {
+            Ok(value_read) if self.problems.len() == problems_before => {
                 let inside = inside.into_iter().map(|(key, span)| (key, origin(span.start))).collect();
                 let given = Given { value: value_read, origin: origin(value.span().start), inside };
                 self.given.insert(setting.key.clone(), given);

@@ -16,7 +16,7 @@ mod settings;
 
 pub use check::{Rule, Violation};
 pub use env::FILE_VARIABLE;
-pub use error::{ConfigError, Mistake, Origin, Position, Problem};
+pub use error::{ADDRESS_EXPECTED, ConfigError, Mistake, Origin, Position, Problem};
 pub use flags::Overrides;
 pub use layers::load;
 pub use print::{print, summary};

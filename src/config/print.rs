@@ -14,7 +14,7 @@ const HEAD: &str = "\
 
 /// All settings as they are in `config`; optional ones that are not set are commented out, with an example.
 pub fn print(config: &Config) -> String {
-    let values = Value::try_from(config).unwrap_or(Value::Boolean(false)); // a table, always
+    let values = Value::try_from(config).unwrap_or(Value::Boolean(false)); // cannot fail for what `load` returned
     let mut text = HEAD.to_owned();
     let (tables, plain): (Vec<_>, Vec<_>) =
         schema().settings.iter().partition(|setting| matches!(setting.kind, Kind::Tables(_)));

@@ -95,7 +95,7 @@ impl Schema {
 }
 
 impl Setting {
-    /// The environment variable that sets it: its path in capitals, joined by `_`, after [`VARIABLE_PREFIX`].
+    /// The environment variable that sets it: its path in capitals, joined by `_`, after `SPILLGATE_`.
     pub fn variable(&self) -> String {
         format!("{VARIABLE_PREFIX}{}", self.key.to_uppercase().replace('.', "_"))
     }

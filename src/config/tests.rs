@@ -1,20 +1,21 @@
 //! Promises of the whole room: who wins, what is refused and where, what is printed.
 
 use super::*;
+use proptest::prelude::*;
 use std::ffi::OsString;
 use std::fs;
 use std::time::Duration;
 use toml::Value;
 
 /// Loads a file of this text under these variables, without flags; errors name the file `FILE`.
-fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+pub(super) fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(&file, text).unwrap();
     load(&Overrides::default(), owned(variables), Some(file.path()))
         .map_err(|error| error.to_string().replace(&file.path().display().to_string(), "FILE"))
 }
 
-fn load_variables(variables: &[(&str, &str)]) -> Result<Config, String> {
+pub(super) fn load_variables(variables: &[(&str, &str)]) -> Result<Config, String> {
     load(&Overrides::default(), owned(variables), None).map_err(|error| error.to_string())
 }
 
@@ -22,7 +23,7 @@ fn owned(variables: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString
     variables.iter().map(|(name, value)| (name.into(), value.into()))
 }
 
-fn config(change: impl FnOnce(&mut Config)) -> Config {
+pub(super) fn config(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config::default();
     change(&mut config);
     config
@@ -96,147 +97,6 @@ fn every_setting_is_reachable_by_its_variable() {
 }
 
 #[test]
-fn variables_are_written_as_one_would_write_them() {
-    let rules = |rules: &[(&str, bool)]| {
-        let rule = |&(name, client_publish): &(&str, bool)| ChannelRule { pattern: String::from(name), client_publish };
-        Ok(config(|config| config.channels = rules.iter().map(rule).collect()))
-    };
-    for (name, value, expected) in [
-        ("SPILLGATE_CHANNEL", r#"[{"match": "a*", "client_publish": true}]"#, rules(&[("a*", true)])),
-        ("SPILLGATE_CHANNEL", "[{ match = 'a' }, { match = 'b' }]", rules(&[("a", false), ("b", false)])),
-        ("SPILLGATE_CHANNEL", "", Ok(Config::default())),
-        ("SPILLGATE_REDIS_URL", "", Ok(Config::default())),
-        ("SPILLGATE_SHARDS", "1_000", Ok(config(|config| config.shards = 1000))),
-        ("SPILLGATE_DRAIN_TIMEOUT", "1m 30s", Ok(config(|config| config.drain.timeout = Duration::from_secs(90)))),
-        ("SPILLGATE_PIN_SHARDS", "false", Ok(config(|config| config.pin_shards = false))),
-    ] {
-        assert_eq!(load_variables(&[(name, value)]), expected, "{name}={value}");
-    }
-}
-
-#[test]
-fn a_bad_variable_is_refused_by_its_name() {
-    for (name, value, refusal) in [
-        ("SPILLGATE_LISTN", "1", "SPILLGATE_LISTN: unknown variable; did you mean `SPILLGATE_LISTEN`?"),
-        (
-            "SPILLGATE_UPDATE_BYTES_MAX",
-            "1",
-            "SPILLGATE_UPDATE_BYTES_MAX: unknown variable; did you mean `SPILLGATE_LIMITS_UPDATE_BYTES_MAX`?",
-        ),
-        ("SPILLGATE_REDIS", "1", "SPILLGATE_REDIS: unknown variable; did you mean `SPILLGATE_REDIS_URL`?"),
-        ("SPILLGATE_ADMIN_PORT", "9090", "SPILLGATE_ADMIN_PORT: unknown variable; did you mean `SPILLGATE_ADMIN`?"),
-        ("SPILLGATE_XYZ", "1", "SPILLGATE_XYZ: unknown variable; `spillgate config print` lists them all"),
-        (
-            "SPILLGATE_SHARDS",
-            "many",
-            "SPILLGATE_SHARDS: invalid type: string \"many\", expected a whole number, 0 or more (default: 0)",
-        ),
-        ("SPILLGATE_SHARDS", "2000", "SPILLGATE_SHARDS: 2000 is above 1024"),
-        (
-            "SPILLGATE_LISTEN",
-            "127.0.0.1:1,here",
-            "SPILLGATE_LISTEN: listen[1]: invalid socket address syntax (default: [\"127.0.0.1:8080\"])",
-        ),
-        ("SPILLGATE_CHANNEL", "[{ match = 'a*b' }]", "SPILLGATE_CHANNEL: channel[0].match: `a*b` has a `*`"),
-        ("SPILLGATE_CHANNEL", "a*", "SPILLGATE_CHANNEL: neither TOML nor JSON: "),
-        ("SPILLGATE_CHANNEL", "'a*'", "SPILLGATE_CHANNEL: is a list of tables"),
-        ("SPILLGATE_LIMITS_OUTBOX_BYTES_MAX", "9", "SPILLGATE_LIMITS_OUTBOX_BYTES_MAX: limits.update_bytes_max"),
-    ] {
-        let error = load_variables(&[(name, value)]).unwrap_err();
-        assert!(error.starts_with(refusal), "{name}={value}:\n  {error}\n  {refusal}");
-    }
-}
-
-#[test]
-fn what_kubernetes_announces_is_nobodys_setting() {
-    let announced = [
-        ("SPILLGATE_SERVICE_HOST", "10.0.0.11"),
-        ("SPILLGATE_SERVICE_PORT_HTTP", "8080"),
-        ("SPILLGATE_PORT", "tcp://10.0.0.11:8080"),
-        ("SPILLGATE_PORT_8080_TCP_ADDR", "10.0.0.11"),
-        ("SPILLGATE_ADMIN_PORT_9090_TCP", "tcp://10.0.0.12:9090"),
-        ("SPILLGATEWAY", "somebody else's"),
-    ];
-    assert_eq!(load_variables(&announced), Ok(Config::default()));
-}
-
-#[test]
-fn a_bad_file_is_refused_with_line_and_key() {
-    for (text, refusal) in [
-        ("shards = ", "FILE:1:10: not TOML: "),
-        ("shards = 1\nshards = 2", "FILE:2:1: not TOML: duplicate key"),
-        ("\nlistn = []", "FILE:2:1: listn: unknown key; did you mean `listen`?"),
-        ("[limit]\nx = 1", "FILE:1:2: limit: unknown key; did you mean `limits`?"),
-        ("[limits]\n  update_byte_max = 1", "FILE:2:3: limits.update_byte_max: unknown key; did you mean `limits.upd"),
-        ("redis = 'redis://h'", "FILE:1:9: redis: is a section, not a setting: write `[redis]`"),
-        ("shards = 'two'", "FILE:1:10: shards: invalid type: string \"two\", expected a whole number"),
-        ("shards = -1", "FILE:1:10: shards: invalid value: integer `-1`, expected a whole number"),
-        ("listen = '127.0.0.1:1'", "FILE:1:10: listen: invalid type: string \"127.0.0.1:1\", expected a list"),
-        ("listen = ['127.0.0.1:1',\n 'x']", "FILE:2:2: listen[1]: invalid socket address syntax"),
-        ("listen = []", "FILE:1:10: listen: is empty"),
-        ("listen = ['[::]:1',\n '[::]:1']", "FILE:2:2: listen[1]: `[::]:1` is listed twice"),
-        ("admin = '127.0.0.1:8080'", "FILE:1:9: admin: takes the port of `127.0.0.1:8080`"),
-        ("listen = ['0.0.0.0:9090']", "FILE:1:10: admin: takes the port of `0.0.0.0:9090`"),
-        ("source_core = 100000", "FILE:1:15: source_core: there is no core 100000"),
-        ("[heartbeat]\nping_after = 25", "FILE:2:14: heartbeat.ping_after: invalid type: integer `25`, expected a dur"),
-        (
-            "[heartbeat]\nping_after = '25'",
-            "FILE:2:14: heartbeat.ping_after: invalid value: string \"25\", expected a duration like",
-        ),
-        ("[heartbeat]\nping_after = '2h'", "FILE:2:14: heartbeat.ping_after: 7200s is above 1h"),
-        ("[drain]\ntimeout = '0s'", "FILE:2:11: drain.timeout: must not be 0"),
-        ("limits.rings_per_shard = 0", "FILE:1:26: limits.rings_per_shard: must not be 0"),
-        ("limits.rings_per_shard = 65", "FILE:1:26: limits.rings_per_shard: 65 is above 64"),
-        ("limits.request_bytes_max = 255", "FILE:1:28: limits.request_bytes_max: 255 is below 256"),
-        ("limits.inbox_bytes_max = 9", "FILE:1:26: limits.update_bytes_max: 1048576 is above `limits.inbox_bytes_max`"),
-        ("redis.url = 'localhost'", "FILE:1:13: redis.url: not the address of a Redis (Redis URL did not parse): "),
-        ("redis.url = 'redis://h/x'", "FILE:1:13: redis.url: not the address of a Redis (Invalid database number): "),
-        ("redis.url = 'redis://:***@h'", "FILE:1:13: redis.url: has `***` where the password belongs"),
-        ("[channel]\nmatch = 'a'", "FILE:1:1: channel: is a list of tables: write `[[channel]]`"),
-        ("[[channel]]\nclient_publish = true", "FILE:1:1: channel[0]: missing field `match`"),
-        ("[[channel]]\nmatch = 'a'\nclient_publish = 1", "FILE:3:18: channel[0].client_publish: invalid type"),
-        (
-            "[[channel]]\nmatch = 'a'\npublish = true",
-            "FILE:3:1: channel[0].publish: unknown key; did you mean `client_p",
-        ),
-        ("[[channel]]\nmatch = ''", "FILE:2:9: channel[0].match: is empty"),
-        ("[[channel]]\nmatch = '*é'", "FILE:2:9: channel[0].match: `*é` has a `*` elsewhere"),
-        (
-            "[[channel]]\nmatch = 'a*'\n[[channel]]\nmatch = 'ab'",
-            "FILE:4:9: channel[1].match: `ab` never holds: the earlier rule `a*`",
-        ),
-    ] {
-        let error = load_text(text, &[]).unwrap_err();
-        assert!(error.starts_with(refusal), "{text}:\n  {error}\n  {refusal}");
-        assert_eq!(error.lines().count(), 1, "{text}: one mistake, not its echo:\n{error}");
-    }
-}
-
-#[test]
-fn no_message_shows_a_password() {
-    for text in [
-        "redis.url = 'redis://app:secret@h/x'",
-        "redis.url = 'http://app:secret@h'",
-        "redis.url = 'redis://:se#secret@h'",
-        "redis.url = ['redis://app:secret@h']",
-        "shards = 'redis://app:secret@h'",
-        "redis = 'redis://app:secret@h'",
-        "redis.url = 'redis://app:secret@h",
-        "redis.url = 'redis://h?protocol=secret'",
-    ] {
-        let error = load_text(text, &[]).unwrap_err();
-        assert!(!error.contains("secret"), "{text}: {error}");
-    }
-}
-
-#[test]
-fn unix_sockets_and_free_ports_are_fine() {
-    let text =
-        "listen = ['127.0.0.1:0', '127.0.0.1:0']\nadmin = '127.0.0.1:0'\nredis.url = 'unix:///run/redis.sock?db=1'";
-    assert!(load_text(text, &[]).is_ok());
-}
-
-#[test]
 fn the_defaults_make_sense() {
     assert_eq!(Config::default().check(), Ok(()));
     assert_eq!(load_variables(&[]), Ok(Config::default()));
@@ -270,4 +130,25 @@ fn the_examples_that_are_printed_load_too() {
         text.lines().map(|line| if is_example(line) { line.trim_start_matches("# ") } else { line }).collect();
     let config = load_text(&uncommented.join("\n"), &[]).unwrap();
     assert!(config.redis.url.is_some() && config.source_core.is_some() && config.channels.len() == 1);
+}
+
+proptest! {
+    /// Whatever is written where, the answer is settings that make sense or a refusal that names a place.
+    #[test]
+    fn no_text_makes_loading_panic(index in 0..schema().settings.len(), text in r#"[-\[\]{}'"=.,:*a-z0-9é/@? \n]{0,40}"#) {
+        let setting = &schema().settings[index];
+        for answer in [
+            load_variables(&[(&setting.variable(), &text)]),
+            load_text(&format!("{} = {text}", setting.key), &[]),
+            load_text(&format!("[[channel]]\n{text}"), &[]),
+        ] {
+            match answer {
+                Ok(config) => prop_assert_eq!(config.check(), Ok(())),
+                Err(refusal) => {
+                    let place = refusal.starts_with("FILE:") || refusal.starts_with(&setting.variable());
+                    prop_assert!(place, "{}", refusal);
+                }
+            }
+        }
+    }
 }

@@ -63,7 +63,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub common: DemoArgs,
     /// For `redis.url`.
-    #[arg(long, value_name = "URL", help = setting_help("redis.url", ""))]
+    #[arg(long, value_name = "URL", help = setting_help("redis.url", " With a password, rather set the variable: others can read flags."))]
     pub redis: Option<String>,
     /// The configuration file.
     #[arg(long, value_name = "FILE", help = format!("Configuration file in TOML. [env: {}]", config::FILE_VARIABLE))]
@@ -74,10 +74,10 @@ pub struct ServeArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct DemoArgs {
     /// For `listen`.
-    #[arg(long, value_name = "ADDR", help = setting_help("listen", " May be given several times."))]
+    #[arg(long, value_name = "ADDR", value_parser = address, help = setting_help("listen", " May be given several times."))]
     pub listen: Vec<SocketAddr>,
     /// For `admin`.
-    #[arg(long, value_name = "ADDR", help = setting_help("admin", ""))]
+    #[arg(long, value_name = "ADDR", value_parser = address, help = setting_help("admin", ""))]
     pub admin: Option<SocketAddr>,
     /// For `shards`.
     #[arg(long, value_name = "N", help = setting_help("shards", ""))]
@@ -164,6 +164,10 @@ fn check(file: &Path) -> Result<String, ConfigError> {
     Ok(format!("{}: ok\n{}\n", file.display(), config::summary(&config)))
 }
 
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| config::ADDRESS_EXPECTED)
+}
+
 fn setting_help(key: &str, more: &str) -> String {
     let Some(setting) = schema().setting(key) else { return String::new() };
     let default = setting.default.as_ref().map(|default| match default {
@@ -214,6 +218,8 @@ mod tests {
         };
         assert_eq!(demo.overrides(), Overrides { listen: vec![], redis: None, ..expected });
         assert!(parse("spillgate demo --redis redis://h").is_err());
+        let refusal = parse("spillgate serve --listen :8080").unwrap_err().to_string();
+        assert!(refusal.contains("not an IP address with a port"), "{refusal}");
     }
 
     #[test]
