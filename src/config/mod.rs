@@ -1,5 +1,28 @@
 //! Settings: one checked [`Config`] out of defaults, a TOML file, the environment and flags.
+//!
+//! `settings` says what there is; `schema` reads it; `file`, `env` and `flags` are the layers that `layers` lays over
+//! each other; `check` refuses what makes no sense; `print` writes it all down.
 
+mod check;
+mod env;
+mod error;
+mod file;
+mod flags;
+mod layers;
+mod print;
+mod schema;
+mod secret;
 mod settings;
 
+pub use check::{Rule, Violation};
+pub use env::FILE_VARIABLE;
+pub use error::{ADDRESS_EXPECTED, ConfigError, Mistake, Origin, Position, Problem};
+pub use flags::Overrides;
+pub use layers::load;
+pub use print::{print, summary};
+pub use schema::{Kind, Schema, Section, Setting, schema};
+pub use secret::mask;
 pub use settings::{ChannelRule, Config, Drain, Heartbeat, Limits, Redis};
+
+#[cfg(test)]
+mod tests;

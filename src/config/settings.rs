@@ -19,6 +19,7 @@ pub struct Config {
     /// Whether each shard is pinned to a core of its own (round robin where there are more shards than cores).
     pub pin_shards: bool,
     /// The core that the source thread is pinned to; left out, it floats.
+    #[schemars(example = 0)]
     pub source_core: Option<usize>,
     /// The Redis that updates come from.
     pub redis: Redis,
@@ -38,6 +39,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Redis {
     /// Address of the Redis (`redis://[user:password@]host:port[/db]`); left out, the embedded engine runs, fed by the publish API.
+    #[schemars(example = &"redis://127.0.0.1:6379")]
     pub url: Option<String>,
     /// How long a channel stays subscribed after its last client left.
     #[serde(with = "humantime_serde")]
@@ -127,9 +129,11 @@ pub struct Drain {
 pub struct ChannelRule {
     /// The channels meant: a name, or the start of one followed by `*`.
     #[serde(rename = "match")]
+    #[schemars(example = &"chat:*")]
     pub pattern: String,
     /// Whether clients may publish to these channels.
     #[serde(default)]
+    #[schemars(example = true)]
     pub client_publish: bool,
 }
 

@@ -1,0 +1,175 @@
+//! The layer of the environment: one variable for each setting, as [`Setting::variable`] names it.
+//!
+//! Text is written bare, numbers and booleans as in TOML, lists with commas, lists of tables as TOML or JSON in one
+//! line. An empty variable counts as not set, as compose files and charts leave them.
+
+use super::error::{Mistake, Origin};
+use super::layers::Layers;
+use super::schema::{Kind, Setting, VARIABLE_PREFIX, schema, similar};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use toml::de::DeValue;
+use toml::{Spanned, Value};
+
+/// The variable that names the configuration file; the one of ours that is no setting.
+pub const FILE_VARIABLE: &str = "SPILLGATE_CONFIG";
+
+/// Our variables, told from everybody else's.
+pub(super) struct Variables {
+    /// What [`FILE_VARIABLE`] says.
+    pub(super) file: Option<PathBuf>,
+    /// Name and value of the others.
+    settings: Vec<(String, OsString)>,
+}
+
+/// Picks what is meant for us; names that are not UTF-8 are read as well as they can be, to be refused by name.
+pub(super) fn ours(variables: impl Iterator<Item = (OsString, OsString)>) -> Variables {
+    let mut ours = Variables { file: None, settings: Vec::new() };
+    for (name, value) in variables {
+        let name = name.to_string_lossy();
+        if value.is_empty() || !name.starts_with(VARIABLE_PREFIX) {
+            continue;
+        }
+        if name == FILE_VARIABLE {
+            ours.file = Some(PathBuf::from(value));
+        } else {
+            ours.settings.push((name.into_owned(), value));
+        }
+    }
+    ours
+}
+
+/// Reads the variables into the layers.
+pub(super) fn read(variables: &Variables, layers: &mut Layers) {
+    for (name, value) in &variables.settings {
+        let origin = Origin::Variable(name.clone());
+        let setting = schema().setting_of_variable(name);
+        match (setting, value.to_str()) {
+            (Some(setting), Some(value)) => read_value(setting, value, &origin, layers),
+            (Some(setting), None) => {
+                layers.refuse(origin, &setting.key, Mistake::bad_value("not UTF-8", setting.default.as_ref()));
+            }
+            (None, value) if is_service_link(name, value.unwrap_or_default()) => {}
+            (None, _) => layers.refuse(origin, "", Mistake::UnknownVariable(similar_variable(name))),
+        }
+    }
+}
+
+fn read_value(setting: &Setting, value: &str, origin: &Origin, layers: &mut Layers) {
+    let text = match setting.kind {
+        Kind::Text => quoted(value),
+        Kind::Bare => match DeValue::parse(value) {
+            Ok(_) => value.to_owned(),
+            Err(_) => quoted(value), // for the type to say what it wants instead
+        },
+        Kind::List => {
+            let items = value.split(',').map(|item| Value::String(item.trim().to_owned()));
+            Value::Array(items.collect()).to_string()
+        }
+        Kind::Tables(_) => match serde_json::from_str::<Value>(value) {
+            Ok(value) => value.to_string(),
+            Err(_) => value.to_owned(),
+        },
+    };
+    match DeValue::parse(&text) {
+        Ok(parsed) => take(setting, &parsed, origin, layers),
+        Err(error) => {
+            let reason = format!("neither TOML nor JSON: {}", error.message());
+            layers.refuse(origin.clone(), &setting.key, Mistake::bad_value(&reason, None));
+        }
+    }
+}
+
+fn take(setting: &Setting, value: &Spanned<DeValue<'_>>, origin: &Origin, layers: &mut Layers) {
+    layers.take(setting, value, &|_| origin.clone());
+}
+
+fn quoted(value: &str) -> String {
+    Value::String(value.to_owned()).to_string()
+}
+
+/// Kubernetes announces a Service called `spillgate` or `spillgate-…` to every pod beside it under names that begin like
+/// ours (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>); nobody wrote those.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let port = name.split_once("_PORT_").map(|(_, port)| port.trim_start_matches(|c: char| c.is_ascii_digit()));
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.ends_with("_PORT") && is_url)
+        || port.is_some_and(|rest| ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| rest.starts_with(protocol)))
+}
+
+fn similar_variable(unknown: &str) -> Option<String> {
+    let known: Vec<_> = schema().settings.iter().map(Setting::variable).chain([FILE_VARIABLE.to_owned()]).collect();
+    let names = known.iter().map(|name| &name[VARIABLE_PREFIX.len()..]);
+    similar(&unknown[VARIABLE_PREFIX.len()..], names).map(|name| format!("{VARIABLE_PREFIX}{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{config, load_variables};
+    use super::super::{ChannelRule, Config};
+    use std::time::Duration;
+
+    #[test]
+    fn variables_are_written_as_one_would_write_them() {
+        let rules = |rules: &[(&str, bool)]| {
+            let rule =
+                |&(name, client_publish): &(&str, bool)| ChannelRule { pattern: String::from(name), client_publish };
+            Ok(config(|config| config.channels = rules.iter().map(rule).collect()))
+        };
+        for (name, value, expected) in [
+            ("SPILLGATE_CHANNEL", r#"[{"match": "a*", "client_publish": true}]"#, rules(&[("a*", true)])),
+            ("SPILLGATE_CHANNEL", "[{ match = 'a' }, { match = 'b' }]", rules(&[("a", false), ("b", false)])),
+            ("SPILLGATE_CHANNEL", "", Ok(Config::default())),
+            ("SPILLGATE_REDIS_URL", "", Ok(Config::default())),
+            ("SPILLGATE_SHARDS", "1_000", Ok(config(|config| config.shards = 1000))),
+            ("SPILLGATE_DRAIN_TIMEOUT", "1m 30s", Ok(config(|config| config.drain.timeout = Duration::from_secs(90)))),
+            ("SPILLGATE_PIN_SHARDS", "false", Ok(config(|config| config.pin_shards = false))),
+        ] {
+            assert_eq!(load_variables(&[(name, value)]), expected, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn a_bad_variable_is_refused_by_its_name() {
+        for (name, value, refusal) in [
+            ("SPILLGATE_LISTN", "1", "SPILLGATE_LISTN: unknown variable; did you mean `SPILLGATE_LISTEN`?"),
+            (
+                "SPILLGATE_UPDATE_BYTES_MAX",
+                "1",
+                "SPILLGATE_UPDATE_BYTES_MAX: unknown variable; did you mean `SPILLGATE_LIMITS_UPDATE_BYTES_MAX`?",
+            ),
+            ("SPILLGATE_REDIS", "1", "SPILLGATE_REDIS: unknown variable; did you mean `SPILLGATE_REDIS_URL`?"),
+            ("SPILLGATE_ADMIN_PORT", "9090", "SPILLGATE_ADMIN_PORT: unknown variable; did you mean `SPILLGATE_ADMIN`?"),
+            ("SPILLGATE_XYZ", "1", "SPILLGATE_XYZ: unknown variable; `spillgate config print` lists them all"),
+            (
+                "SPILLGATE_SHARDS",
+                "many",
+                "SPILLGATE_SHARDS: invalid type: string \"many\", expected a whole number, 0 or more (default: 0)",
+            ),
+            ("SPILLGATE_SHARDS", "2000", "SPILLGATE_SHARDS: 2000 is above 1024"),
+            ("SPILLGATE_LISTEN", "127.0.0.1:1,here", "SPILLGATE_LISTEN: listen[1]: not an IP address with a port"),
+            ("SPILLGATE_CHANNEL", "[{ match = 'a*b' }]", "SPILLGATE_CHANNEL: channel[0].match: `a*b` has a `*`"),
+            ("SPILLGATE_CHANNEL", "a*", "SPILLGATE_CHANNEL: neither TOML nor JSON: "),
+            ("SPILLGATE_CHANNEL", "'a*'", "SPILLGATE_CHANNEL: is a list of tables"),
+            ("SPILLGATE_LIMITS_OUTBOX_BYTES_MAX", "9", "SPILLGATE_LIMITS_OUTBOX_BYTES_MAX: limits.update_bytes_max"),
+        ] {
+            let error = load_variables(&[(name, value)]).unwrap_err();
+            assert!(error.starts_with(refusal), "{name}={value}:\n  {error}\n  {refusal}");
+        }
+    }
+
+    #[test]
+    fn what_kubernetes_announces_is_nobodys_setting() {
+        let announced = [
+            ("SPILLGATE_SERVICE_HOST", "10.0.0.11"),
+            ("SPILLGATE_SERVICE_PORT_HTTP", "8080"),
+            ("SPILLGATE_PORT", "tcp://10.0.0.11:8080"),
+            ("SPILLGATE_PORT_8080_TCP_ADDR", "10.0.0.11"),
+            ("SPILLGATE_ADMIN_PORT_9090_TCP", "tcp://10.0.0.12:9090"),
+            ("SPILLGATEWAY", "somebody else's"),
+        ];
+        assert_eq!(load_variables(&announced), Ok(Config::default()));
+    }
+}

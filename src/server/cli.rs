@@ -1,0 +1,268 @@
+//! The command line: what can be asked for, and the answers of `spillgate config`.
+//!
+//! Invariant: a flag's help is the setting's own sentence, variable and default; nothing is written twice.
+
+use crate::config::{self, Config, ConfigError, Overrides, schema};
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  spillgate demo
+      Start with a page and live updates to look at; nothing else is needed.
+  spillgate serve --redis redis://127.0.0.1:6379
+      Serve what is published to that Redis, at ws://127.0.0.1:8080/raw/CHANNEL.
+  spillgate config print > spillgate.toml
+      Write all settings down, each with its meaning and its default.";
+
+const SERVE_EXAMPLE: &str = "\
+A flag goes before an environment variable, that before the file, that before the default.
+
+Example:
+  spillgate serve --config spillgate.toml --listen 0.0.0.0:8080 --listen 0.0.0.0:8081";
+
+const DEMO_EXAMPLE: &str = "\
+Example:
+  spillgate demo --listen 127.0.0.1:3000";
+
+const CONFIG_EXAMPLE: &str = "\
+Example:
+  spillgate config print > spillgate.toml && spillgate config check spillgate.toml";
+
+/// A WebSocket fan-out gateway: Redis Pub/Sub in, a million browsers out.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "spillgate", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway until SIGTERM.
+    #[command(after_help = SERVE_EXAMPLE)]
+    Serve(ServeArgs),
+    /// Run the gateway with a page and live updates to look at.
+    #[command(after_help = DEMO_EXAMPLE)]
+    Demo(DemoArgs),
+    /// Check a configuration file, or print the settings in effect.
+    #[command(subcommand, after_help = CONFIG_EXAMPLE)]
+    Config(ConfigCommand),
+}
+
+/// Flags of `spillgate serve`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArgs {
+    /// Those that `demo` has too.
+    #[command(flatten)]
+    pub common: DemoArgs,
+    /// For `redis.url`.
+    #[arg(long, value_name = "URL", help = setting_help("redis.url", " With a password, rather set the variable: others can read flags."))]
+    pub redis: Option<String>,
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", help = format!("Configuration file in TOML. [env: {}]", config::FILE_VARIABLE))]
+    pub config: Option<PathBuf>,
+}
+
+/// Flags of `spillgate demo`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DemoArgs {
+    /// For `listen`.
+    #[arg(long, value_name = "ADDR", value_parser = address, help = setting_help("listen", " May be given several times."))]
+    pub listen: Vec<SocketAddr>,
+    /// For `admin`.
+    #[arg(long, value_name = "ADDR", value_parser = address, help = setting_help("admin", ""))]
+    pub admin: Option<SocketAddr>,
+    /// For `shards`.
+    #[arg(long, value_name = "N", help = setting_help("shards", ""))]
+    pub shards: Option<usize>,
+}
+
+/// What can be asked about settings.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether a configuration file is right, and if not, where it is wrong (exit code 1).
+    Check {
+        /// The file, in TOML.
+        file: PathBuf,
+    },
+    /// Print all settings in effect as TOML, each with its meaning, default and environment variable; passwords are hidden.
+    Print {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE", help = format!("Configuration file in TOML. [env: {}]", config::FILE_VARIABLE))]
+        config: Option<PathBuf>,
+    },
+}
+
+/// Reads the command line; prints help, version or what is wrong with it, and exits, where that is the answer.
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+impl ServeArgs {
+    /// The settings that the flags give.
+    pub fn overrides(&self) -> Overrides {
+        Overrides { redis: self.redis.clone(), ..self.common.overrides() }
+    }
+
+    /// The settings in effect: these flags over the environment over the file.
+    ///
+    /// # Errors
+    /// As [`config::load`].
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        config::load(&self.overrides(), std::env::vars_os(), self.config.as_deref())
+    }
+}
+
+impl DemoArgs {
+    /// The settings that the flags give.
+    pub fn overrides(&self) -> Overrides {
+        Overrides { listen: self.listen.clone(), admin: self.admin, redis: None, shards: self.shards }
+    }
+}
+
+/// Answers `spillgate config …` on stdout and stderr.
+pub fn run_config(command: &ConfigCommand) -> ExitCode {
+    let answered = answer(command, std::env::vars_os(), &mut io::stdout().lock(), &mut io::stderr().lock());
+    match answered {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS, // `… | head`
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Whether all is well with the settings asked about.
+fn answer(
+    command: &ConfigCommand,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<bool> {
+    let flags = Overrides::default();
+    let result = match command {
+        ConfigCommand::Check { file } => check(file),
+        ConfigCommand::Print { config } => {
+            config::load(&flags, variables, config.as_deref()).map(|config| config::print(&config))
+        }
+    };
+    match result {
+        Ok(text) => write!(out, "{text}").and_then(|()| out.flush()).map(|()| true),
+        Err(error) => writeln!(err, "{error}").map(|()| false),
+    }
+}
+
+/// Looks at the file alone: not at the environment of whoever checks it.
+fn check(file: &Path) -> Result<String, ConfigError> {
+    let config = config::load(&Overrides::default(), std::iter::empty(), Some(file))?;
+    Ok(format!("{}: ok\n{}\n", file.display(), config::summary(&config)))
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| config::ADDRESS_EXPECTED)
+}
+
+fn setting_help(key: &str, more: &str) -> String {
+    let Some(setting) = schema().setting(key) else { return String::new() };
+    let default = setting.default.as_ref().map(|default| match default {
+        toml::Value::Array(items) => items.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(","),
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    });
+    let default = default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+    format!("{}{more} [env: {}]{default}", setting.doc, setting.variable())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use std::fs;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
+    }
+
+    /// Whether all was well, what was printed, and what was complained about.
+    fn ask(line: &str, variables: &[(&str, &str)]) -> (bool, String, String) {
+        let Command::Config(command) = parse(line).unwrap() else { panic!("not a config command: {line}") };
+        let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let well = answer(&command, variables, &mut out, &mut err).unwrap();
+        (well, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_becomes_an_override() {
+        let line = "spillgate serve --listen [::1]:1 --listen 0.0.0.0:2 --admin 127.0.0.1:3 --redis redis://h --shards 4 --config f";
+        let Command::Serve(serve) = parse(line).unwrap() else { panic!("not serve") };
+        assert_eq!(serve.config.as_deref(), Some(Path::new("f")));
+        let listen = vec!["[::1]:1".parse().unwrap(), "0.0.0.0:2".parse().unwrap()];
+        let admin = Some("127.0.0.1:3".parse().unwrap());
+        let expected = Overrides { listen, admin, redis: Some("redis://h".to_owned()), shards: Some(4) };
+        assert_eq!(serve.overrides(), expected);
+
+        let Command::Demo(demo) = parse("spillgate demo --shards 4 --admin 127.0.0.1:3").unwrap() else {
+            panic!("not demo")
+        };
+        assert_eq!(demo.overrides(), Overrides { listen: vec![], redis: None, ..expected });
+        assert!(parse("spillgate demo --redis redis://h").is_err());
+        let refusal = parse("spillgate serve --listen :8080").unwrap_err().to_string();
+        assert!(refusal.contains("not an IP address with a port"), "{refusal}");
+    }
+
+    #[test]
+    fn help_tells_the_default_and_the_variable_of_each_flag() {
+        let help = parse("spillgate serve --help").unwrap_err().to_string();
+        for part in ["[default: 127.0.0.1:8080]", "SPILLGATE_REDIS_URL", "SPILLGATE_CONFIG", "Example:", "0 means one"]
+        {
+            assert!(help.contains(part), "{part} in {help}");
+        }
+    }
+
+    #[test]
+    fn check_says_ok_and_what_it_means_without_the_environment() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, "listen = ['[::]:1', '[::]:2']\nredis.url = 'redis://:secret@h'\n[[channel]]\nmatch = '*'")
+            .unwrap();
+        let line = format!("spillgate config check {}", file.path().display());
+        let (well, out, err) = ask(&line, &[("SPILLGATE_NONSENSE", "1")]);
+        let means = "2 listen addresses, admin at 127.0.0.1:9090, updates from redis://:***@h, 1 channel rule";
+        assert_eq!((well, err.as_str()), (true, ""));
+        assert_eq!(out, format!("{}: ok\n{means}\n", file.path().display()));
+    }
+
+    #[test]
+    fn check_lists_every_mistake_in_the_order_of_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, "shards = 2000\nlisten = []\n[limits]\nupdate_byte_max = 1\n").unwrap();
+        let (well, out, err) = ask(&format!("spillgate config check {}", file.path().display()), &[]);
+        let lines: Vec<_> = err.lines().map(|line| line.rsplit_once(".tmp").map_or(line, |(_, line)| line)).collect();
+        assert_eq!((well, out.as_str(), lines.len()), (false, "", 3), "{err}");
+        for (line, part) in lines.iter().zip([":1:10: shards:", ":2:10: listen:", ":4:1: limits.update_byte_max:"]) {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn print_shows_what_is_in_effect_and_no_password() {
+        let (well, out, _) = ask("spillgate config print", &[("SPILLGATE_REDIS_URL", "redis://:secret@h")]);
+        assert!(well && out.contains("redis://:***@h") && !out.contains("secret"), "{out}");
+        let (well, _, err) = ask("spillgate config print", &[("SPILLGATE_LISTN", "1")]);
+        assert_eq!(
+            (well, err.as_str()),
+            (false, "SPILLGATE_LISTN: unknown variable; did you mean `SPILLGATE_LISTEN`?\n")
+        );
+    }
+}
