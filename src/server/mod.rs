@@ -1,1 +1,5 @@
 //! Room `server`.
+
+pub mod demo_match;
+mod demo_pitch;
+mod demo_places;
