@@ -150,7 +150,7 @@ impl Pitch {
         self.ball = towards(self.ball, feet, 1.0);
         let rival = self.nearest_to(self.ball, 1 - by / SIDE);
         let close = distance(self.players[rival].at, player.at) < 1.6;
-        if close && by % SIDE != 0 && rival % SIDE != 0 && rng.f32() < 0.05 {
+        if close && !is_keeper(by) && !is_keeper(rival) && rng.f32() < 0.05 {
             return self.tackle(rival, by, rng);
         }
         if ticks > 0 {
@@ -230,7 +230,7 @@ impl Pitch {
 
     fn take(&mut self, who: usize, rng: &mut Rng) {
         self.last_touch = who;
-        let ticks = if who.is_multiple_of(SIDE) { 12 } else { rng.u32(5..18) };
+        let ticks = if is_keeper(who) { 12 } else { rng.u32(5..18) };
         self.play = Play::Held { by: who, ticks };
     }
 
@@ -303,13 +303,13 @@ impl Pitch {
 
     /// Where a player wants to be, and how fast he goes there.
     fn target(&self, who: usize, chaser: bool) -> (Point, f32) {
-        let keeper = who.is_multiple_of(SIDE);
+        let keeper = is_keeper(who);
         match self.play {
             Play::Held { by, .. } if by == who && !keeper => {
                 let goal = self.goal_of(1 - who / SIDE);
                 (Point { x: goal.x, y: goal.y + (self.players[who].at.y - goal.y) * 0.5 }, DRIBBLE)
             }
-            Play::Held { by, .. } if chaser && !keeper && by / SIDE != who / SIDE && by % SIDE != 0 => {
+            Play::Held { by, .. } if chaser && !keeper && by / SIDE != who / SIDE && !is_keeper(by) => {
                 (self.ball, SPRINT * 0.85)
             }
             Play::Passed { to, aim } if to == who || (chaser && self.ball == aim) => (aim, SPRINT),
@@ -328,7 +328,7 @@ impl Pitch {
         let ball_up = if right { self.ball.x } else { LENGTH - self.ball.x } / LENGTH;
         let ball_across = self.ball.y / WIDTH;
         let whim = self.players[who].whim;
-        let (up, across) = if who.is_multiple_of(SIDE) {
+        let (up, across) = if is_keeper(who) {
             (up + if kick_off { 0.0 } else { ball_up * 0.07 }, 0.5 + (ball_across - 0.5) * 0.15)
         } else if kick_off {
             (up * 0.62, across)
@@ -354,4 +354,8 @@ impl Pitch {
     fn attacks_right(&self, side: usize) -> bool {
         (side == 0) == self.home_attacks_right
     }
+}
+
+fn is_keeper(who: usize) -> bool {
+    who.is_multiple_of(SIDE)
 }
