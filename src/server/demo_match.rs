@@ -34,40 +34,11 @@ const GOALS_NAMED_MAX: usize = 12;
 
 const TEAMS: [&str; 6] =
     ["Harbour City", "Northgate United", "Riverside Athletic", "Old Mill Rovers", "Summit Town", "Eastfield"];
+#[rustfmt::skip]
 const NAMES: [&str; 33] = [
-    "Okafor",
-    "Lindqvist",
-    "Marchetti",
-    "Duarte",
-    "Novak",
-    "Haddad",
-    "Brennan",
-    "Sato",
-    "Kowalski",
-    "Mbeki",
-    "Fischer",
-    "Olsen",
-    "Ferrari",
-    "Santos",
-    "Petrov",
-    "Nguyen",
-    "Costa",
-    "Bakker",
-    "Moreau",
-    "Diallo",
-    "Keane",
-    "Yilmaz",
-    "Horvat",
-    "Silva",
-    "Adeyemi",
-    "Larsen",
-    "Romero",
-    "Weber",
-    "Kim",
-    "Rossi",
-    "Walsh",
-    "Traore",
-    "Berg",
+    "Okafor", "Lindqvist", "Marchetti", "Duarte", "Novak", "Haddad", "Brennan", "Sato", "Kowalski", "Mbeki", "Fischer",
+    "Olsen", "Ferrari", "Santos", "Petrov", "Nguyen", "Costa", "Bakker", "Moreau", "Diallo", "Keane", "Yilmaz",
+    "Horvat", "Silva", "Adeyemi", "Larsen", "Romero", "Weber", "Kim", "Rossi", "Walsh", "Traore", "Berg",
 ];
 
 /// The match, and after it the next one.

@@ -5,7 +5,7 @@
 //!
 //! Invariant: nobody outruns `SPRINT`, and nothing flies faster than `SHOT_SPEED`.
 
-use super::demo_places::{FORMATIONS, LENGTH, Point, SIDE, WIDTH, distance, inside, towards};
+use super::demo_places::{FORMATIONS, LENGTH, Player, Point, SIDE, WIDTH, distance, inside, is_keeper, towards};
 use fastrand::Rng;
 
 /// Metres that something moves in a tick of a tenth of a second.
@@ -45,14 +45,6 @@ enum Play {
     Shot { by: usize, aim: Point, end: ShotEnd },
     /// Out of play: carried to `spot`, kicked by `taker` once he is there and the wait is over.
     Dead { spot: Point, taker: usize, wait: u32, kick_off: bool },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Player {
-    at: Point,
-    velocity: Point,
-    /// How far from his place he feels like standing just now.
-    whim: Point,
 }
 
 /// The pitch with all that moves on it.
@@ -291,13 +283,7 @@ impl Pitch {
                 self.players[who].whim = Point { x: rng.f32() * 8.0 - 4.0, y: rng.f32() * 8.0 - 4.0 };
             }
             let (target, pace) = self.target(who, chasers[who / SIDE] == who);
-            let player = &mut self.players[who];
-            let gap = distance(player.at, target);
-            let wish = towards(player.at, target, pace.min(gap * 0.12));
-            player.velocity.x += (wish.x - player.at.x - player.velocity.x) * 0.25;
-            player.velocity.y += (wish.y - player.at.y - player.velocity.y) * 0.25;
-            player.at.x += player.velocity.x;
-            player.at.y += player.velocity.y;
+            self.players[who].run(target, pace);
         }
     }
 
@@ -354,8 +340,4 @@ impl Pitch {
     fn attacks_right(&self, side: usize) -> bool {
         (side == 0) == self.home_attacks_right
     }
-}
-
-fn is_keeper(who: usize) -> bool {
-    who.is_multiple_of(SIDE)
 }

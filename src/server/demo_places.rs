@@ -1,4 +1,4 @@
-//! Places on the pitch of the demo match: metres, formations and the little geometry they need. Pure.
+//! Places and players on the pitch of the demo match: metres, formations and the little geometry they need. Pure.
 
 /// Length of the pitch in metres.
 pub(super) const LENGTH: f32 = 105.0;
@@ -31,6 +31,33 @@ pub(super) struct Point {
     pub(super) x: f32,
     /// Across the pitch.
     pub(super) y: f32,
+}
+
+/// A player: where he is and how he moves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Player {
+    /// Where he is.
+    pub(super) at: Point,
+    /// Metres that he moves in a tick.
+    pub(super) velocity: Point,
+    /// How far from his place he feels like standing just now.
+    pub(super) whim: Point,
+}
+
+impl Player {
+    /// Runs for a tick: gathers speed, at most `pace` metres a tick, and slows down on arrival.
+    pub(super) fn run(&mut self, target: Point, pace: f32) {
+        let wish = towards(self.at, target, pace.min(distance(self.at, target) * 0.12));
+        self.velocity.x += (wish.x - self.at.x - self.velocity.x) * 0.25;
+        self.velocity.y += (wish.y - self.at.y - self.velocity.y) * 0.25;
+        self.at.x += self.velocity.x;
+        self.at.y += self.velocity.y;
+    }
+}
+
+/// Whether the player of this number (0 to 21) keeps a goal.
+pub(super) fn is_keeper(who: usize) -> bool {
+    who.is_multiple_of(SIDE)
 }
 
 /// Metres between two places.
