@@ -87,6 +87,9 @@ impl Pitch {
     pub(super) fn stroll(&mut self, rng: &mut Rng) {
         self.move_players(rng);
         self.move_ball(0.6);
+        if let Play::Dead { wait, .. } = &mut self.play {
+            *wait = wait.saturating_sub(1);
+        }
     }
 
     /// A tenth of a second of play.
