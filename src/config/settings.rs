@@ -137,6 +137,23 @@ pub struct ChannelRule {
     pub client_publish: bool,
 }
 
+impl Config {
+    /// The rule that holds for a channel, if there is one.
+    pub fn rule(&self, channel: &str) -> Option<&ChannelRule> {
+        self.channels.iter().find(|rule| rule.fits(channel))
+    }
+}
+
+impl ChannelRule {
+    /// Whether a channel is meant by this rule.
+    pub fn fits(&self, channel: &str) -> bool {
+        match self.pattern.strip_suffix('*') {
+            Some(start) => channel.starts_with(start),
+            None => self.pattern == channel,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

@@ -1,1 +1,239 @@
-//! Room `shard`.
+//! A shard: a state machine over a [`Ring`]. Completions, updates and time come in, requests go out; it does no IO.
+//!
+//! Invariant: a socket belongs to one shard for life. Invariant: at most one SEND a socket is at the ring.
+//! Invariant: after a CLOSE was pushed nothing more is pushed for its slot, and the slot has a new owner only when
+//! every request of the old one has completed.
+
+mod accept;
+mod commands;
+mod conn;
+mod leave;
+mod read;
+mod run;
+mod subscribe;
+mod sweep;
+mod write;
+
+pub use conn::{Conn, State};
+pub use run::{Seat, ShardEnd, Shared, run};
+
+use crate::bus::{Demand, InboxReceiver, Outlet, ToShard, ToSource};
+use crate::config::Config;
+use crate::fanout::{Channels, OutboxLimits, Telling, Update};
+use crate::ids::{ChannelRef, ConnId, ShardId};
+use crate::lifecycle::Millis;
+use crate::metrics::{ShardCounters, latency_histogram};
+use crate::sys::{Completion, Op, Ring};
+use conn::Conns;
+use hdrhistogram::Histogram;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+/// Messages that one turn takes from the inbox, and completions that it takes from the ring: what is more waits a turn.
+const INBOX_PER_TURN: usize = 1024;
+const COMPLETIONS_PER_TURN: usize = 16_384;
+/// Bytes of one channel's updates that are joined into one SEND (a fresh socket takes 32 KiB whole; FACTS.md).
+const RUN_BYTES_MAX: usize = 32 << 10;
+
+/// See the module.
+pub struct Shard<R: Ring> {
+    ring: R,
+    id: ShardId,
+    config: Arc<Config>,
+    /// Served at `/`, where there is one.
+    page: Option<&'static [u8]>,
+    outbox_limits: OutboxLimits,
+    conns: Conns,
+    channels: Channels,
+    inbox: InboxReceiver,
+    outlet: Outlet,
+    /// Channels with updates that arrived this turn.
+    touched: Vec<u32>,
+    /// An update that did not fit into this turn's run of its channel.
+    carried: Option<(ChannelRef, Arc<Update>)>,
+    to_read: VecDeque<ConnId>,
+    to_flush: Vec<ConnId>,
+    scratch: Vec<u8>,
+    listening: accept::Listening,
+    sweeper: sweep::Sweeper,
+    now_us: u64,
+    now: Millis,
+    latency: Histogram<u64>,
+    counters: ShardCounters,
+    leaving: bool,
+}
+
+/// What a shard is made of besides its ring.
+pub struct Parts {
+    /// Its number.
+    pub id: ShardId,
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Number of listeners that the ring knows.
+    pub listeners: u8,
+    /// Served at `/`, where there is one.
+    pub page: Option<&'static [u8]>,
+    /// From the source.
+    pub inbox: InboxReceiver,
+    /// To the source.
+    pub outlet: Outlet,
+}
+
+impl<R: Ring> Shard<R> {
+    /// A shard that has not begun: the first turn arms its accepts.
+    pub fn new(mut ring: R, parts: Parts) -> Self {
+        let limits = &parts.config.limits;
+        ring.push(Op::Tick(sweep::TICK));
+        let listening = accept::Listening::new(&ring, parts.listeners, limits.connections_per_shard_max);
+        Self {
+            outbox_limits: OutboxLimits {
+                messages_max: limits.outbox_messages_max,
+                bytes_max: limits.outbox_bytes_max,
+            },
+            conns: Conns::new(listening.slots()),
+            counters: ShardCounters {
+                connections_max: u64::from(listening.connections_max()),
+                ..ShardCounters::default()
+            },
+            listening,
+            ring,
+            id: parts.id,
+            page: parts.page,
+            channels: Channels::default(),
+            inbox: parts.inbox,
+            outlet: parts.outlet,
+            touched: Vec::new(),
+            carried: None,
+            to_read: VecDeque::new(),
+            to_flush: Vec::new(),
+            scratch: Vec::new(),
+            sweeper: sweep::Sweeper::default(),
+            now_us: 0,
+            now: Millis::default(),
+            latency: latency_histogram(),
+            config: parts.config,
+            leaving: false,
+        }
+    }
+
+    /// Does what there is to do at `now_us` (microseconds of the process's clock), within bounds; whether there is more.
+    ///
+    /// # Errors
+    /// The ring is broken for good.
+    pub fn turn(&mut self, now_us: u64) -> io::Result<bool> {
+        self.now_us = now_us;
+        self.now = Millis::from_us(now_us);
+        let mut completions = 0;
+        while completions < COMPLETIONS_PER_TURN
+            && let Some(completion) = self.ring.next()
+        {
+            self.complete(completion);
+            completions += 1;
+        }
+        let drained = self.drain_inbox();
+        self.fan_out();
+        self.channels.tell(|telling| tell(&self.outlet, self.id, telling));
+        self.read_ready();
+        self.flush_ready();
+        self.arm_accepts();
+        self.ring.submit()?;
+        self.counters.turns += 1;
+        self.counters.inbox_depth = self.inbox.depth() as u64;
+        Ok(completions == COMPLETIONS_PER_TURN || !drained || !self.to_read.is_empty() || !self.to_flush.is_empty())
+    }
+
+    /// Begins to leave: no more accepts, and everyone gets a close frame with code 1001.
+    pub fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.stop_listening();
+            self.close_everyone();
+        }
+    }
+
+    /// Whether it has begun to leave and nobody is connected any more.
+    pub fn has_left(&self) -> bool {
+        self.leaving && self.counters.connections == 0 && self.listening.armed() == 0
+    }
+
+    /// Whether it has begun to leave.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> &ShardCounters {
+        &self.counters
+    }
+
+    /// Publish-to-write times of all deliveries, in microseconds.
+    pub fn latency(&self) -> &Histogram<u64> {
+        &self.latency
+    }
+
+    /// The ring.
+    pub fn ring_mut(&mut self) -> &mut R {
+        &mut self.ring
+    }
+
+    /// Whether the inbox holds something.
+    pub fn has_mail(&self) -> bool {
+        self.inbox.depth() > 0
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Sent { conn, result, chunk } => self.sent(conn, result, chunk),
+            Completion::Readable { conn, result, more } => self.readable(conn, result, more),
+            Completion::Received { conn, result, buffer } => self.received(conn, result, buffer),
+            Completion::Writable { conn, result } => self.writable(conn, result),
+            Completion::Accepted { listener, conn, result, peer } => self.accepted(listener, conn, result, peer),
+            Completion::Done { conn } => self.settled(conn),
+            Completion::Closed { conn, result } => self.slot_closed(conn, result),
+            Completion::Tick => self.tick(),
+        }
+    }
+
+    /// Takes what the source has sent, within bounds; whether that was all.
+    fn drain_inbox(&mut self) -> bool {
+        if let Some((channel, update)) = self.carried.take() {
+            self.arrive(channel, update);
+        }
+        let mut taken = 0;
+        while taken < INBOX_PER_TURN && self.carried.is_none() {
+            let Some(message) = self.inbox.try_recv() else {
+                self.inbox.settle();
+                return true;
+            };
+            taken += 1;
+            match message {
+                ToShard::Update { channel, update } => self.arrive(channel, update),
+                ToShard::Confirmed(confirmed) => self.confirmed(confirmed),
+                ToShard::Published { ticket, outcome } => self.published(ticket, outcome),
+            }
+        }
+        self.inbox.settle();
+        false
+    }
+
+    /// An update joins this turn's run of its channel, or waits for the next turn's where that one is full.
+    fn arrive(&mut self, place: ChannelRef, update: Arc<Update>) {
+        let Some(channel) = self.channels.find(place) else { return };
+        let bytes = update.bytes();
+        if channel.arrived_bytes > 0 && channel.arrived_bytes + bytes > RUN_BYTES_MAX {
+            self.carried = Some((place, update));
+            return;
+        }
+        if channel.arrived.is_empty() {
+            self.touched.push(place.index);
+        }
+        channel.arrived_bytes += bytes;
+        channel.arrived.push(update);
+    }
+}
+
+/// Tells the source what is wanted of a channel; whether there was room to say it.
+fn tell(outlet: &Outlet, shard: ShardId, telling: Telling) -> bool {
+    let Telling { channel, name, faces, sockets, version } = telling;
+    outlet.try_send(ToSource::Demand(Demand { shard, channel, name, faces, sockets, version })).is_ok()
+}

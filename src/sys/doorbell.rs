@@ -4,7 +4,7 @@
 //! whether the sleep was announced. One of the two always sees the other (sequentially consistent fences on both sides).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -81,6 +81,14 @@ impl Doorbell {
         let read = unsafe { libc::read(self.inner.eventfd.as_raw_fd(), rings.as_mut_ptr().cast(), rings.len()) };
         if read < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// The bell (a blocking one) as a file that glommio can read: `read_at(0, 8)` completes at a ring. The file has a
+/// descriptor of its own. Errors: no descriptor is free.
+pub fn bell_file(bell: &Doorbell) -> io::Result<glommio::io::BufferedFile> {
+    let copy = bell.as_fd().try_clone_to_owned()?;
+    // SAFETY: the copy is an open descriptor that nobody else owns, and the file takes it over.
+    Ok(unsafe { glommio::io::BufferedFile::from_raw_fd(copy.into_raw_fd()) })
 }
 
 impl AsRawFd for Doorbell {

@@ -1,0 +1,120 @@
+//! Taking connections in: a few accepts are kept armed, each for a slot that is known to be free.
+
+use super::{Shard, State};
+use crate::ids::{ConnId, ListenerId};
+use crate::metrics::EndReason;
+use crate::sys::{Op, Ring};
+use crate::wire;
+use std::net::SocketAddr;
+
+/// Accepts that are kept armed at each listener.
+const ARMED_PER_LISTENER: usize = 16;
+/// Slots beyond the connections that are held, for those who are told that there is no room. Whoever comes when these
+/// are taken too waits in the listener's backlog: an accept without a free slot would destroy the connection.
+const REFUSAL_SLOTS: u32 = 32;
+/// What those are told to wait before they come again, in seconds.
+const RETRY_AFTER_S: std::ops::Range<u32> = 1..8;
+
+/// The listeners, and how many accepts are armed at each.
+pub struct Listening {
+    armed: Vec<usize>,
+    armed_max: usize,
+    slots: u32,
+    connections_max: u32,
+    /// The kernel was out of descriptors or memory: armed again at the next tick.
+    resting: bool,
+}
+
+impl Listening {
+    pub fn new(ring: &impl Ring, listeners: u8, connections_max: usize) -> Self {
+        let held = ring.slots().saturating_sub(REFUSAL_SLOTS).max(1);
+        let held = if connections_max == 0 { held } else { held.min(connections_max.try_into().unwrap_or(u32::MAX)) };
+        let armed_max = ARMED_PER_LISTENER.min(ring.accepts_max() / usize::from(listeners.max(1))).max(1);
+        Self {
+            armed: vec![0; usize::from(listeners)],
+            armed_max,
+            slots: ring.slots().min(held + REFUSAL_SLOTS),
+            connections_max: held,
+            resting: false,
+        }
+    }
+
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    pub fn connections_max(&self) -> u32 {
+        self.connections_max
+    }
+
+    pub fn armed(&self) -> usize {
+        self.armed.iter().sum()
+    }
+
+    pub fn wake(&mut self) {
+        self.resting = false;
+    }
+}
+
+impl<R: Ring> Shard<R> {
+    /// Arms what is missing, as long as slots are free.
+    pub(super) fn arm_accepts(&mut self) {
+        if self.leaving || self.listening.resting {
+            return;
+        }
+        // One for each listener in turn, so that a scarce slot does not always go to the first.
+        for round in 0..self.listening.armed_max {
+            for listener in 0..self.listening.armed.len() {
+                if self.listening.armed[listener] > round {
+                    continue;
+                }
+                let Some(conn) = self.conns.take() else { return };
+                self.listening.armed[listener] += 1;
+                self.arm(conn, Op::Accept { listener: ListenerId(listener as u8), conn });
+            }
+        }
+    }
+
+    pub(super) fn accepted(&mut self, listener: ListenerId, id: ConnId, result: i32, peer: Option<SocketAddr>) {
+        self.listening.armed[usize::from(listener.0)] -= 1;
+        let (now, full) = (self.now, self.counters.connections >= self.counters.connections_max);
+        let Some(conn) = self.conns.find(id) else { return };
+        conn.armed -= 1;
+        if result < 0 {
+            self.conns.release(id);
+            if result != -libc::ECANCELED {
+                self.counters.accept_errors += 1;
+                self.listening.resting = matches!(-result, libc::ENFILE | libc::EMFILE | libc::ENOBUFS | libc::ENOMEM);
+            }
+            return;
+        }
+        conn.state = State::Request;
+        (conn.since, conn.heard, conn.spoke) = (now, now, now);
+        self.counters.accepted += 1;
+        self.counters.connections += 1;
+        tracing::trace!(?peer, slot = id.slot.0, "accepted");
+        self.arm(id, Op::Watch(id));
+        if self.leaving {
+            self.finish(id, EndReason::Shutdown);
+        } else if full {
+            let after = fastrand::u32(RETRY_AFTER_S);
+            let answer = wire::unavailable(after, "all places are taken; come again after Retry-After seconds");
+            self.answer_and_leave(id, answer, EndReason::Full);
+        }
+    }
+
+    pub(super) fn stop_listening(&mut self) {
+        for listener in 0..self.listening.armed.len() {
+            self.ring.push(Op::StopListening(ListenerId(listener as u8)));
+        }
+    }
+
+    /// Pushes a request for a connection, and counts it.
+    #[inline]
+    pub(super) fn arm(&mut self, id: ConnId, op: Op) {
+        let (_, conn) = self.conns.at(id.slot.0);
+        debug_assert!(!conn.closed && conn.generation == id.generation, "nothing is pushed for another owner's slot");
+        conn.armed += 1;
+        self.ring.push(op);
+    }
+}

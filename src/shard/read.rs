@@ -1,0 +1,260 @@
+//! Reading: silent clients are watched, and what they send is read into a buffer that all share. The watch is
+//! edge-triggered, so a client is read until it has no more, a buffer a turn.
+
+use super::conn::{Kept, State};
+use super::{Shard, conn::Conn};
+use crate::ids::{ConnId, Face};
+use crate::metrics::EndReason;
+use crate::sys::{BufId, Op, Ring};
+use crate::wire::{self, ClientFrame, Flow, Request, request};
+
+impl<R: Ring> Shard<R> {
+    /// The watch has seen something.
+    pub(super) fn readable(&mut self, id: ConnId, result: i32, more: bool) {
+        let Some(conn) = self.conns.find(id) else { return };
+        if !more {
+            conn.armed -= 1;
+        }
+        if conn.state == State::Closing {
+            return self.release_if_done(id);
+        }
+        let gone = i32::from(libc::POLLERR | libc::POLLHUP);
+        let ended = gone | i32::from(libc::POLLRDHUP);
+        conn.ended |= result >= 0 && result & ended != 0;
+        let waits = conn.state == State::Confirming || conn.paused;
+        if waits && conn.ended {
+            // It is not read from now, and the edge will not come again.
+            let reason = if result & gone != 0 { EndReason::SocketError } else { EndReason::Vanished };
+            return self.finish(id, reason);
+        }
+        if !more {
+            // The kernel ends a watch when its completion queue is full: without this the socket is deaf for ever.
+            self.counters.polls_rearmed += 1;
+            self.arm(id, Op::Watch(id));
+        }
+        self.read_later(id);
+    }
+
+    /// Puts a connection on the list of those to read from, if it may be read.
+    pub(super) fn read_later(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.find(id) else { return };
+        let reads = matches!(conn.state, State::Request | State::Open | State::Leaving) && !conn.paused;
+        if reads && !conn.reading && !std::mem::replace(&mut conn.to_read, true) {
+            self.to_read.push_back(id);
+        }
+    }
+
+    /// Reads from as many as there are buffers.
+    pub(super) fn read_ready(&mut self) {
+        while self.ring.buffers_free() > 0
+            && let Some(id) = self.to_read.pop_front()
+        {
+            let Some(conn) = self.conns.find(id) else { continue };
+            conn.to_read = false;
+            if conn.state != State::Closing && !conn.paused && !conn.reading {
+                conn.reading = true;
+                self.arm(id, Op::Receive(id));
+            }
+        }
+    }
+
+    pub(super) fn received(&mut self, id: ConnId, result: i32, buffer: BufId) {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        if result > 0 {
+            bytes.extend_from_slice(self.ring.buffer(buffer, result as usize));
+        }
+        self.ring.release(buffer);
+        if let Some(conn) = self.conns.find(id) {
+            conn.armed -= 1;
+            conn.reading = false;
+            if conn.state == State::Closing {
+                self.release_if_done(id);
+            } else if result > 0 {
+                (conn.heard, conn.pinged) = (self.now, false);
+                self.take_in(id, &mut bytes);
+                self.read_later(id);
+            } else if result == 0 {
+                self.peer_ended(id);
+            } else if result != -libc::EAGAIN && result != -libc::EINTR {
+                self.finish(id, EndReason::SocketError);
+            } else if result == -libc::EINTR {
+                self.read_later(id);
+            }
+        }
+        self.scratch = bytes;
+    }
+
+    fn take_in(&mut self, id: ConnId, bytes: &mut [u8]) {
+        let Some(conn) = self.conns.find(id) else { return };
+        match conn.state {
+            State::Request => self.take_in_request(id, bytes),
+            State::Open => self.take_in_frames(id, bytes),
+            // Read only to see the end.
+            _ => {}
+        }
+    }
+
+    fn take_in_request(&mut self, id: ConnId, bytes: &mut [u8]) {
+        let Some(conn) = self.conns.find(id) else { return };
+        let mut kept = match std::mem::take(&mut conn.kept) {
+            Kept::Request(kept) => kept,
+            _ => Box::default(),
+        };
+        self.counters.partial_bytes -= kept.capacity() as u64;
+        let limits = &self.config.limits;
+        // A head ends with a line's end: a client that sends single bytes does not have its head parsed at each.
+        let promising = bytes.contains(&b'\n') || kept.len() + bytes.len() >= limits.request_bytes_max;
+        kept.extend_from_slice(bytes);
+        match if promising { request::parse(&kept, limits) } else { Ok(None) } {
+            Ok(None) => self.keep(id, Kept::Request(kept)),
+            Ok(Some((request, head))) => self.begin(id, request, &mut kept[head..]),
+            Err(refusal) => self.answer_and_leave(id, refusal.response(), EndReason::RequestRefused),
+        }
+    }
+
+    /// A whole request has arrived, and perhaps the first frames behind it.
+    fn begin(&mut self, id: ConnId, request: Request, behind: &mut [u8]) {
+        let (_, conn) = self.conns.at(id.slot.0);
+        match request {
+            Request::Page { head_only } => match self.page {
+                Some(page) => {
+                    let answer = wire::page_response(page, head_only);
+                    self.answer_and_leave(id, answer, EndReason::Served);
+                }
+                None => {
+                    let what = "there is no page here: connect a WebSocket to /raw/{channel} or /ws?channels=a,b";
+                    let refusal = wire::Refusal::new(404, "not_found", what);
+                    self.answer_and_leave(id, refusal.response(), EndReason::RequestRefused);
+                }
+            },
+            Request::Raw { channel, accept } => {
+                conn.set_face(Face::Raw);
+                conn.state = State::Confirming;
+                self.keep(id, Kept::Upgrade(Box::new((accept, behind.to_vec()))));
+                if self.subscribe(id, &channel, None) {
+                    self.open(id);
+                }
+            }
+            Request::Json { channels, accept } => {
+                conn.set_face(Face::Json);
+                conn.state = State::Confirming;
+                self.keep(id, Kept::Upgrade(Box::new((accept, behind.to_vec()))));
+                self.open(id);
+                for channel in &channels {
+                    self.subscribe_and_reply(id, channel, None);
+                }
+            }
+        }
+    }
+
+    /// Answers 101: from here on it is a WebSocket.
+    pub(super) fn open(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.find(id) else { return };
+        self.counters.partial_bytes -= conn.kept_bytes() as u64;
+        let Kept::Upgrade(upgrade) = std::mem::take(&mut conn.kept) else { return };
+        conn.state = State::Open;
+        self.counters.websockets += 1;
+        let (accept, mut behind) = *upgrade;
+        self.control(id, wire::switching_protocols(&accept));
+        if !behind.is_empty() {
+            self.take_in_frames(id, &mut behind);
+        }
+        self.read_later(id); // what came while it was not read gives no further edge
+    }
+
+    /// Goes on with a client whose commands were not read while its replies waited.
+    pub(super) fn resume(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.find(id) else { return };
+        conn.paused = false;
+        self.take_in_frames(id, &mut []);
+        self.read_later(id);
+    }
+
+    fn take_in_frames(&mut self, id: ConnId, bytes: &mut [u8]) {
+        let Some(conn) = self.conns.find(id) else { return };
+        let mut partial = match std::mem::take(&mut conn.kept) {
+            Kept::Frames(partial) => Some(partial),
+            _ => None,
+        };
+        self.counters.partial_bytes -= partial.as_ref().map_or(0, |partial| partial.bytes()) as u64;
+        let bytes_max = self.config.limits.message_bytes_max;
+        let verdict = wire::decode(&mut partial, bytes, bytes_max, &mut |frame| self.take_frame(id, frame));
+        match verdict {
+            Err(violation) => {
+                let reason = if violation.code == 1009 { EndReason::MessageTooBig } else { EndReason::ProtocolError };
+                self.close(id, violation.code, violation.reason, reason);
+            }
+            Ok(()) => {
+                if let Some(partial) = partial
+                    && self.conns.find(id).is_some_and(|conn| conn.state == State::Open)
+                {
+                    self.keep(id, Kept::Frames(partial));
+                }
+            }
+        }
+    }
+
+    fn take_frame(&mut self, id: ConnId, frame: ClientFrame<'_>) -> Flow {
+        match frame {
+            ClientFrame::Text(text) => {
+                self.counters.received += 1;
+                self.take_text(id, text);
+            }
+            ClientFrame::Binary(_) => {
+                self.counters.received += 1;
+                self.take_binary(id);
+            }
+            ClientFrame::Ping(payload) => self.control(id, wire::pong_frame(payload)),
+            ClientFrame::Pong(_) => {}
+            ClientFrame::Close { code, reason } => {
+                self.echo_close(id, code, reason);
+                return Flow::Stop;
+            }
+        }
+        let control_max = self.config.limits.control_messages_max;
+        match self.conns.find(id) {
+            Some(conn) if conn.state != State::Open => Flow::Stop,
+            Some(conn) if conn.control_len() >= control_max => {
+                conn.paused = true;
+                Flow::Pause
+            }
+            _ => Flow::Continue,
+        }
+    }
+
+    /// Keeps bytes of a client until there are more, within the shard's budget.
+    fn keep(&mut self, id: ConnId, kept: Kept) {
+        let (_, conn) = self.conns.at(id.slot.0);
+        conn.kept = kept;
+        self.counters.partial_bytes += conn.kept_bytes() as u64;
+        if self.counters.partial_bytes > self.config.limits.partial_bytes_per_shard_max as u64 {
+            match conn.state {
+                State::Open => {
+                    let why = "the gateway keeps too many unfinished messages; send yours at once";
+                    self.close(id, 1013, why, EndReason::PartialBudget);
+                }
+                _ => self.finish(id, EndReason::PartialBudget),
+            }
+        }
+    }
+
+    /// The peer has closed its direction.
+    fn peer_ended(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.find(id) else { return };
+        conn.ended = true;
+        match conn.state {
+            // Our side was closed first, and what we sent was taken: nothing is owed any more.
+            State::Leaving if conn.shut => self.finish_quietly(id),
+            // It still gets what it is owed; then the sweep ends it, when the peer had time to take it.
+            State::Leaving => {}
+            _ => self.finish(id, EndReason::Vanished),
+        }
+    }
+}
+
+impl Conn {
+    fn control_len(&self) -> usize {
+        self.out.as_ref().map_or(0, |out| out.control_len())
+    }
+}

@@ -1,0 +1,135 @@
+//! A shard on its core: a pinned glommio executor that takes turns, and sleeps on the shard's doorbell between them.
+
+use super::{Parts, Shard};
+use crate::lifecycle::Clock;
+use crate::metrics::{Board, HistogramBoard, ShardCounters, latency_histogram};
+use crate::sys::{Doorbell, UringSet, bell_file};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use hdrhistogram::Histogram;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Memory that glommio registers for its own file IO, of which a shard does none; glommio's floor is 64 KiB.
+const GLOMMIO_IO_BYTES: usize = 64 << 10;
+/// How often the histograms are shown to scrapes, in microseconds; the counters are shown every turn.
+const SHOW_HISTOGRAMS_US: u64 = 500_000;
+
+/// What others see of a shard, and how they call it.
+pub struct Shared {
+    counters: Board<{ ShardCounters::LEN }>,
+    /// Publish-to-write times, in microseconds.
+    pub latency: HistogramBoard,
+    /// Lengths of turns, in microseconds.
+    pub turns: HistogramBoard,
+    leaving: AtomicBool,
+    /// Rung by whoever has something for the shard.
+    pub bell: Doorbell,
+}
+
+/// How a shard's thread ends.
+pub type ShardEnd = ExecutorJoinHandle<io::Result<()>>;
+
+/// What a shard's thread needs.
+pub struct Seat {
+    /// The core it is pinned to; none: it floats.
+    pub core: Option<usize>,
+    /// Rings, and the slots of each.
+    pub rings: usize,
+    /// See `rings`.
+    pub table: u32,
+    /// This shard's own listeners.
+    pub listeners: Vec<TcpListener>,
+    /// The process's clock.
+    pub clock: Clock,
+    /// What others see.
+    pub shared: Arc<Shared>,
+}
+
+impl Shared {
+    /// Nothing counted yet.
+    pub fn new(bell: Doorbell) -> Self {
+        Self {
+            counters: Board::default(),
+            latency: HistogramBoard::default(),
+            turns: HistogramBoard::default(),
+            leaving: AtomicBool::new(false),
+            bell,
+        }
+    }
+
+    /// The counters of one moment.
+    pub fn counters(&self) -> ShardCounters {
+        ShardCounters::from_values(&self.counters.read())
+    }
+
+    /// Asks the shard to leave: its thread ends when nobody is connected any more.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        self.bell.ring_anyway();
+    }
+
+    fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+}
+
+/// Starts a shard's thread.
+///
+/// # Errors
+/// The executor cannot be made (memlock, no such core). That io_uring is refused shows when the thread ends.
+pub fn run(seat: Seat, parts: Parts) -> io::Result<ShardEnd> {
+    let placement = seat.core.map_or(Placement::Unbound, Placement::Fixed);
+    LocalExecutorBuilder::new(placement)
+        .name(&format!("shard-{}", parts.id.0))
+        .io_memory(GLOMMIO_IO_BYTES)
+        .spawn(move || async move {
+            let Seat { rings, table, listeners, clock, shared, .. } = seat;
+            let ring = UringSet::new(rings, table, listeners, shared.bell.as_raw_fd())?;
+            drive(Shard::new(ring, parts), clock, &shared).await
+        })
+        .map_err(|error| io::Error::other(format!("the executor of a shard cannot start: {error}")))
+}
+
+async fn drive(mut shard: Shard<UringSet>, clock: Clock, shared: &Shared) -> io::Result<()> {
+    let bell = bell_file(&shared.bell)?;
+    let mut turns = latency_histogram();
+    let mut shown_us = 0;
+    loop {
+        if shared.leaving() {
+            shard.leave();
+        }
+        let began_us = clock.now_us();
+        let more = shard.turn(began_us)?;
+        let now_us = clock.now_us();
+        turns.saturating_record(now_us - began_us);
+        shared.counters.publish(&shard.counters().values());
+        if now_us - shown_us >= SHOW_HISTOGRAMS_US {
+            show(&mut shown_us, now_us, shared, shard.latency(), &turns);
+        }
+        if shard.has_left() {
+            show(&mut shown_us, now_us, shared, shard.latency(), &turns);
+            return Ok(());
+        }
+        if more {
+            glommio::yield_if_needed().await;
+            continue;
+        }
+        // Sleep is announced first, then everything is looked at once more: whoever comes later sees the announcement.
+        shared.bell.asleep();
+        let leave = shared.leaving() && !shard.is_leaving();
+        if shard.ring_mut().may_sleep() && !shard.has_mail() && !leave {
+            bell.read_at(0, size_of::<u64>()).await.map_err(|error| io::Error::other(format!("the bell: {error}")))?;
+        }
+        shared.bell.awake();
+        shard.ring_mut().awake();
+    }
+}
+
+fn show(shown_us: &mut u64, now_us: u64, shared: &Shared, latency: &Histogram<u64>, turns: &Histogram<u64>) {
+    *shown_us = now_us;
+    shared.latency.publish(latency);
+    shared.turns.publish(turns);
+}
