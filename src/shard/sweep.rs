@@ -48,7 +48,10 @@ impl<R: Ring> Shard<R> {
             State::Open if conn.pinged && in_state > self.config.heartbeat.pong_timeout => {
                 self.close(id, 1001, "a ping stayed unanswered", EndReason::PingTimeout);
             }
-            State::Open if !conn.pinged && now.since(Millis::max(conn.heard, conn.spoke)) >= self.config.heartbeat.ping_after => {
+            State::Open
+                if !conn.pinged
+                    && now.since(Millis::max(conn.heard, conn.spoke)) >= self.config.heartbeat.ping_after =>
+            {
                 (conn.pinged, conn.since) = (true, now);
                 self.control(id, wire::ping_frame(b""));
             }
