@@ -18,6 +18,7 @@ mod target;
 pub use channel::{ChannelFault, check_channel};
 pub use command::{Command, CommandError, Id};
 pub use encode::{binary_frame, close_frame, ping_frame, pong_frame, text_frame};
+pub use envelope::{json_update, raw_update};
 pub use frame::{ClientFrame, Flow, Partial, Violation, decode};
 pub use refusal::{Refusal, page_response, switching_protocols, unavailable};
 pub use request::{Accept, Request};
