@@ -82,9 +82,8 @@ fn headers_are_read_in_any_case_order_and_form() {
 
 #[test]
 fn a_request_is_refused_with_its_status_or_served() {
-    let without = |name: &str| {
-        HANDSHAKE.split_inclusive("\r\n").filter(|header| !header.starts_with(name)).collect::<String>()
-    };
+    let without =
+        |name: &str| HANDSHAKE.split_inclusive("\r\n").filter(|header| !header.starts_with(name)).collect::<String>();
     let with = |header: &str| format!("{HANDSHAKE}{header}\r\n");
     let key = |key: &str| HANDSHAKE.replace("dGhlIHNhbXBsZSBub25jZQ==", key);
     let rows: Vec<(u16, String)> = vec![
