@@ -129,7 +129,8 @@ impl<'de> Deserialize<'de> for Scalar {
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Scalar, E> {
-                // Only simd-json says a signed zero, for `-0`, which no integer repeats as it came; serde_json says a float.
+                // Only simd-json says a signed zero, for `-0`, which no integer repeats as it came; serde_json says
+                // a float.
                 Ok(if number == 0 { Scalar::Other } else { Scalar::Signed(number) })
             }
 
