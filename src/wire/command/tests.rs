@@ -97,6 +97,7 @@ fn what_is_not_a_json_object_is_refused() {
         "\0",
         "null",
         "[]",
+        r#"[1,"c"]"#,
         "\"subscribe\"",
         r#"{"subscribe":"c""#,
         r#"{"subscribe":"c",}"#,
