@@ -1,7 +1,8 @@
 //! What goes over a client's socket: HTTP request heads, WebSocket frames, commands and envelopes.
 //!
-//! Promise: pure. Bytes and limits come in, values and bytes come out: no IO, no clock, no `unsafe`. Nothing that a client or a
-//! publisher sends makes this room panic, keep more than the limits say, or write bytes that the other side could misread.
+//! Promise: pure. Bytes and limits come in, values and bytes come out: no IO, no clock, no `unsafe`. Nothing that a
+//! client or a publisher sends makes this room panic, keep more than the limits say, or write bytes that the other
+//! side could misread.
 
 pub mod channel;
 pub mod command;
