@@ -1,14 +1,24 @@
-//! Room `wire`.
+//! What goes over a client's socket: HTTP request heads, WebSocket frames, commands and envelopes.
+//!
+//! Promise: pure. Bytes and limits come in, values and bytes come out: no IO, no clock, no `unsafe`. Nothing that a
+//! client or a publisher sends makes this room panic, keep more than the limits say, or write bytes that the other
+//! side could misread.
 
-/// Stub until the room is merged.
-#[must_use]
-pub fn raw_update(payload: &[u8]) -> Vec<u8> {
-    payload.to_vec()
-}
+pub mod channel;
+pub mod command;
+pub mod encode;
+pub mod envelope;
+mod fields;
+pub mod frame;
+mod header;
+mod json;
+pub mod refusal;
+pub mod request;
+mod target;
 
-/// Stub until the room is merged.
-#[must_use]
-pub fn json_update(channel: &str, seq: u64, ts_ms: u64, payload: &[u8]) -> Vec<u8> {
-    let payload = String::from_utf8_lossy(payload);
-    format!("{channel}|{seq}|{ts_ms}|{payload}").into_bytes()
-}
+pub use channel::{ChannelFault, check_channel};
+pub use command::{Command, CommandError, Id};
+pub use encode::{binary_frame, close_frame, ping_frame, pong_frame, text_frame};
+pub use frame::{ClientFrame, Flow, Partial, Violation, decode};
+pub use refusal::{Refusal, page_response, switching_protocols, unavailable};
+pub use request::{Accept, Request};
