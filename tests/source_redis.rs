@@ -138,9 +138,9 @@ fn a_hundred_thousand_updates_arrive_in_order_and_complete() {
         assert!(update.seq == i + 1 && carries(&update, &i.to_string()), "at {i}: {}", update.seq);
     }
     publisher.join().unwrap();
-    let counters = rig.source.status().counters;
     println!("100,000 updates: {:?}", began.elapsed());
-    assert_eq!((counters.received, counters.offered, counters.conflated), (100_000, 100_000, 0));
+    let counters = rig.wait_counted("all updates", |counters| counters.received == 100_000);
+    assert_eq!((counters.offered, counters.conflated), (100_000, 0));
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_redis_that_was_killed_is_found_again_with_a_new_epoch() {
         assert_eq!(publish(&mut redis, channel, "after"), 1);
         assert!(carries(&rig.shards[0].update(index), "after"));
     }
-    let counters = rig.source.status().counters;
+    let counters = rig.wait_counted("all updates", |counters| counters.received == 3);
     assert_eq!((counters.lost, counters.publish_errors, counters.channels_confirmed), (1, 2, 2));
 }
 
@@ -185,7 +185,7 @@ fn a_redis_that_answers_no_more_is_noticed_though_its_connection_stays_open() {
         server.freeze();
         let noticed = rig.wait_connected(false);
         println!("{protocol}: a frozen Redis is noticed after {noticed:?}");
-        assert!(noticed < config.redis.probe_interval + config.redis.probe_timeout + Duration::from_millis(200));
+        assert!(noticed < config.redis.probe_interval + config.redis.probe_timeout + Duration::from_millis(500));
         std::thread::sleep(Duration::from_millis(700)); // attempts to connect hang, too
         assert!(!rig.source.status().connected);
         server.thaw();
@@ -218,8 +218,7 @@ fn a_shard_that_does_not_drain_holds_up_nobody_and_finds_the_newest_in_the_end()
     });
     let _redis = publisher.join().unwrap();
     assert!(rig.source.status().connected);
-    let counters = rig.source.status().counters;
-    assert!(counters.conflated > 19_000, "{counters:?}");
+    rig.wait_counted("what shard 0 will not see", |counters| counters.conflated > 19_000);
     let mut last = None;
     wait("the last update at the shard that did not", || {
         last = Some(rig.shards[0].update(1));
@@ -311,7 +310,7 @@ fn a_shard_that_reads_no_answers_is_not_asked_for_more_and_loses_none() {
     std::thread::sleep(Duration::from_millis(500));
     assert!(rig.source.status().connected);
     let busy = (0..PUBLISHES).filter(|_| rig.shards[0].wait_for("the outcome", outcome).is_err()).count();
-    assert_eq!(rig.source.status().counters.publish_errors, busy as u64);
+    rig.wait_counted("as many errors as were answered", |counters| counters.publish_errors == busy as u64);
     rig.shards[0].want(1, "c");
     rig.shards[0].confirmed(1);
 }
