@@ -11,6 +11,8 @@ use shard::{Rig, carries, config, wait};
 use spillgate::bus::{PublishError, Ticket, ToShard, ToSource};
 use spillgate::ids::{ChannelRef, ConnId, ShardId, Slot};
 use spillgate::source::Reached;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Each way of speaking to Redis.
@@ -97,13 +99,21 @@ fn a_channel_that_is_left_and_wanted_again_never_loses_what_follows_its_confirma
     let mut config = config(Some(server.url("/")));
     config.redis.unsubscribe_after = Duration::ZERO; // so that every leaving is an UNSUBSCRIBE
     let mut rig = Rig::start(&config, 1);
+    // Messages of the old subscription are on their way while the new one is asked for.
+    let done = Arc::new(AtomicBool::new(false));
+    let (mut others, noise_done) = (server.connection(), Arc::clone(&done));
+    let noise = std::thread::spawn(move || {
+        while !noise_done.load(Ordering::Relaxed) {
+            publish(&mut others, "hot", "noise");
+        }
+    });
     for i in 0..1000 {
         rig.shards[0].want(i, "hot");
         rig.shards[0].confirmed(i);
-        assert_eq!(publish(&mut redis, "hot", &i.to_string()), 1);
+        assert_eq!(publish(&mut redis, "hot", &format!("#{i}")), 1, "what is confirmed is subscribed");
         rig.shards[0].wait_for("the update", |message| match message {
             ToShard::Update { channel, update } => {
-                (channel.index == i && carries(update, &i.to_string())).then_some(())
+                (channel.index == i && carries(update, &format!("#{i}"))).then_some(())
             }
             _ => None,
         });
@@ -113,6 +123,8 @@ fn a_channel_that_is_left_and_wanted_again_never_loses_what_follows_its_confirma
         }
         rig.shards[0].forget();
     }
+    done.store(true, Ordering::Relaxed);
+    noise.join().unwrap();
 }
 
 #[test]
