@@ -1,9 +1,10 @@
 //! Who gets what: updates, channels and their subscribers, and what one socket is still owed. Pure: no IO, no clock.
 
 mod channels;
+mod line;
 mod outbox;
 mod update;
 
 pub use channels::{Audience, Channel, Channels, Member, Telling};
-pub use outbox::{Offer, Outbox, OutboxLimits};
+pub use outbox::{Gone, Offer, Outbox, OutboxLimits, Policy, Unsent};
 pub use update::{Chunk, Run, Update};

@@ -1,12 +1,12 @@
 //! What one socket that fell behind is still owed. Pure: no IO, no clock.
 //!
 //! Invariant: a frame that was started is finished before anything else is written.
-//! Invariant: data never displaces control, and control goes first.
-//! Invariant: the updates of a channel leave in the order in which they came.
-//!
-//! This is the first, plain form: bounded, and where it is full the oldest update is dropped, so that the newest state
-//! is the one that gets through.
+//! Invariant: data never displaces control or critical; control goes first, then critical, then data.
+//! Invariant: once it conflates, at most one update is pending for each channel and key, until nothing is pending.
+//! Invariant: updates of one channel and key leave in the order in which they came, and so do critical ones.
+//! Invariant: every update that was offered is pending, or was reported as conflated, dropped or handed out.
 
+use super::line::Line;
 use super::{Chunk, Run};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,23 +15,61 @@ use std::rc::Rc;
 /// rest of a larger one shares the run, which costs less than a copy would.
 const COPY_MAX: usize = 16 << 10;
 
+/// What is done with a channel's updates that a socket cannot take now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// The newest of each key is kept, in the place of the older one.
+    #[default]
+    Conflate,
+    /// All are kept, up to the limits; the oldest of the channel is dropped for a new one.
+    DropOldest,
+    /// All are kept, up to the limits; past them a new one is dropped.
+    DropNewest,
+    /// All are kept, up to the limits; past them the socket is closed.
+    Disconnect,
+}
+
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimits {
-    /// Updates.
+    /// Updates that are kept whole before it conflates.
+    pub slack: usize,
+    /// Updates, critical ones not counted.
     pub messages_max: usize,
-    /// Bytes of updates (one of any size is always taken).
+    /// Bytes of updates, critical ones not counted (one update of any size is always taken).
     pub bytes_max: usize,
+    /// Critical updates.
+    pub critical_max: usize,
 }
 
 /// What became of an update that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Offer {
-    /// It waits.
-    Queued,
-    /// It waits, and so many older ones were dropped for it.
-    Displaced(u64),
+    /// It waits, and so many older ones went for it.
+    Queued(Gone),
+    /// It was dropped.
+    Dropped,
+    /// It was dropped, and by the rule of its channel the socket must be closed: it is too slow.
+    TooSlow,
+}
+
+/// Updates that will not be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// A newer one of the same key took their place.
+    pub conflated: u64,
+    /// There was no room for them.
+    pub dropped: u64,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsent {
+    /// Updates that were written whole.
+    pub whole: u64,
+    /// Updates that went for want of room.
+    pub gone: Gone,
 }
 
 /// See the module.
@@ -40,25 +78,66 @@ pub struct Outbox {
     /// The rest of what was started.
     started: Option<Chunk>,
     control: VecDeque<Rc<Run>>,
-    data: VecDeque<Rc<Run>>,
-    data_bytes: usize,
+    critical: VecDeque<Rc<Run>>,
+    data: Line,
+    /// More than `slack` updates waited since it was last empty.
+    conflating: bool,
+}
+
+impl Gone {
+    fn and(self, other: Gone) -> Gone {
+        Gone { conflated: self.conflated + other.conflated, dropped: self.dropped + other.dropped }
+    }
 }
 
 impl Outbox {
-    /// An update that could not be written now.
-    pub fn offer(&mut self, update: Rc<Run>, limits: &OutboxLimits) -> Offer {
-        self.data_bytes += update.bytes().len();
-        self.data.push_back(update);
-        self.shed(limits)
+    /// An update that cannot be written now.
+    pub fn offer(&mut self, update: Rc<Run>, policy: Policy, limits: &OutboxLimits) -> Offer {
+        if update.critical {
+            if self.critical.len() >= limits.critical_max {
+                return Offer::TooSlow;
+            }
+            self.critical.push_back(update);
+            return Offer::Queued(Gone::default());
+        }
+        let mut gone = Gone::default();
+        if policy == Policy::Conflate {
+            gone.conflated = self.conflate_past(limits.slack, &update);
+        }
+        let replaces = policy == Policy::Conflate && self.conflating && self.data.holds(&update);
+        let bytes = update.bytes().len();
+        let full = |data: &Line| {
+            !data.is_empty() && (data.updates() >= limits.messages_max || data.bytes() + bytes > limits.bytes_max)
+        };
+        if !replaces && full(&self.data) {
+            match policy {
+                Policy::DropNewest => return Offer::Dropped,
+                Policy::Disconnect => return Offer::TooSlow,
+                Policy::DropOldest | Policy::Conflate => {
+                    while full(&self.data) {
+                        let own = (policy == Policy::DropOldest).then_some(update.channel);
+                        if self.data.drop_oldest(own).or_else(|| self.data.drop_oldest(None)).is_none() {
+                            break;
+                        }
+                        gone.dropped += 1;
+                    }
+                }
+            }
+        }
+        match replaces && self.data.holds(&update) {
+            true => {
+                self.data.replace(update);
+                gone.conflated += 1;
+            }
+            false => self.data.push(update),
+        }
+        Offer::Queued(gone)
     }
 
     /// Word of a channel's new epoch: never dropped, and at most one waits for each channel.
     pub fn notice(&mut self, notice: Rc<Run>) {
-        if let Some(at) = self.data.iter().position(|run| run.updates == 0 && run.channel == notice.channel) {
-            self.remove(at);
-        }
-        self.data_bytes += notice.bytes().len();
-        self.data.push_back(notice);
+        self.data.take_notice(notice.channel);
+        self.data.push(notice);
     }
 
     /// A reply, pong, ping or close.
@@ -71,34 +150,49 @@ impl Outbox {
         self.control.len()
     }
 
-    /// Takes back what a write of `chunk` did not take after its first `written` bytes; the number of updates that were
-    /// written whole, and of those that were dropped for want of room.
-    pub fn unsent(&mut self, chunk: Chunk, written: usize, limits: &OutboxLimits) -> (u64, u64) {
+    /// Conflates from now on, whatever the slack; what went.
+    pub fn conflate(&mut self) -> Gone {
+        self.conflating = true;
+        Gone { conflated: self.data.collapse(), dropped: 0 }
+    }
+
+    /// Drops the oldest updates until at most `bytes_max` bytes of them wait; what went.
+    pub fn spill(&mut self, bytes_max: usize) -> Gone {
+        let mut gone = Gone::default();
+        while self.data.bytes() > bytes_max && self.data.drop_oldest(None).is_some() {
+            gone.dropped += 1;
+        }
+        gone
+    }
+
+    /// Takes back what a write of `chunk` did not take after its first `written` bytes: a frame that was started is
+    /// kept to be finished, the others wait again, before what came later.
+    pub fn unsent(&mut self, chunk: Chunk, written: usize, policy: Policy, limits: &OutboxLimits) -> Unsent {
         debug_assert!(self.started.is_none(), "one write at a time");
         let written = chunk.start as usize + written;
+        let mut unsent = Unsent::default();
         if chunk.run.parts().is_empty() {
-            let untouched = written == 0 && chunk.run.channel != Run::NO_CHANNEL;
-            match untouched {
-                true => self.put_back(chunk.run),
+            match written == 0 && chunk.run.channel != Run::NO_CHANNEL {
+                true => unsent.gone = self.put_back(vec![chunk.run], policy, limits),
                 false => self.started = Some(rest(chunk.run, written)),
             }
-            return (0, self.shed(limits).displaced());
+            return unsent;
         }
-        let (mut whole, mut end, mut back) = (0, 0, Vec::new());
+        let (mut end, mut back) = (0, Vec::new());
         for part in chunk.run.parts() {
             let start = end;
             end += part.bytes().len();
             match () {
-                () if end <= written => whole += u64::from(part.updates),
+                () if end <= written => unsent.whole += u64::from(part.updates),
                 () if start < written => self.started = Some(rest(Rc::clone(part), written - start)),
                 () => back.push(Rc::clone(part)),
             }
         }
-        back.into_iter().rev().for_each(|part| self.put_back(part));
-        (whole, self.shed(limits).displaced())
+        unsent.gone = self.put_back(back, policy, limits);
+        unsent
     }
 
-    /// The next write: the rest of what was started, then control, then updates, of at most `write_max` bytes (more
+    /// The next write: the rest of what was started, then control, critical and data, of at most `write_max` bytes (more
     /// only where a single frame is larger). `None`: nothing is owed.
     pub fn next(&mut self, write_max: usize) -> Option<Chunk> {
         let first = match self.started.take() {
@@ -107,15 +201,15 @@ impl Outbox {
         };
         let mut size = first.bytes().len();
         if self.peek().is_none_or(|next| size + next.bytes().len() > write_max) {
+            self.settle();
             return Some(first);
         }
         let mut bytes = Vec::with_capacity(write_max);
         bytes.extend_from_slice(first.bytes());
         let (mut updates, mut received_us) = (first.run.updates, first.run.received_us);
-        while let Some(next) = self.peek()
-            && size + next.bytes().len() <= write_max
+        while self.peek().is_some_and(|next| size + next.bytes().len() <= write_max)
+            && let Some(run) = self.pop()
         {
-            let Some(run) = self.pop() else { break };
             bytes.extend_from_slice(run.bytes());
             size = bytes.len();
             if updates == 0 {
@@ -123,92 +217,87 @@ impl Outbox {
             }
             updates += run.updates;
         }
+        self.settle();
         Some(Chunk::whole(Rc::new(Run::completing(bytes, updates, received_us))))
     }
 
     /// Drops the updates that wait of one channel (those that were not started); how many.
     pub fn forget_channel(&mut self, channel: u32) -> u64 {
-        let before = self.updates();
-        self.data.retain(|run| run.channel != channel);
-        self.data_bytes = self.data.iter().map(|run| run.bytes().len()).sum();
-        before - self.updates()
+        let before = self.critical.len();
+        self.critical.retain(|run| run.channel != channel);
+        (before - self.critical.len()) as u64 + self.data.forget(Some(channel))
     }
 
     /// Drops all updates that were not started; how many.
     pub fn forget_data(&mut self) -> u64 {
-        let dropped = self.updates();
-        self.data.clear();
-        self.data_bytes = 0;
-        dropped
+        let critical = self.critical.len() as u64;
+        self.critical.clear();
+        critical + self.data.forget(None)
     }
 
     /// Updates that wait, the one that is started included.
     pub fn pending(&self) -> u64 {
-        self.updates() + self.started.as_ref().map_or(0, |chunk| u64::from(chunk.run.updates))
+        let started = self.started.as_ref().map_or(0, |chunk| u64::from(chunk.run.updates));
+        (self.data.updates() + self.critical.len()) as u64 + started
     }
 
     /// Bytes of updates that wait, and of what is started.
     pub fn pending_bytes(&self) -> usize {
-        self.data_bytes + self.started.as_ref().map_or(0, |chunk| chunk.bytes().len())
+        let critical: usize = self.critical.iter().map(|run| run.bytes().len()).sum();
+        self.data.bytes() + critical + self.started.as_ref().map_or(0, |chunk| chunk.bytes().len())
+    }
+
+    /// Whether a frame was started and not finished.
+    pub fn has_started(&self) -> bool {
+        self.started.is_some()
     }
 
     /// Whether nothing is owed.
     pub fn is_empty(&self) -> bool {
-        self.started.is_none() && self.control.is_empty() && self.data.is_empty()
+        self.started.is_none() && self.peek().is_none()
     }
 
-    fn updates(&self) -> u64 {
-        self.data.iter().map(|run| u64::from(run.updates)).sum()
+    /// Begins to conflate if `update` would be one more than `slack`; how many went for it.
+    fn conflate_past(&mut self, slack: usize, update: &Rc<Run>) -> u64 {
+        if self.conflating || self.data.updates() + (update.updates as usize) <= slack {
+            return 0;
+        }
+        self.conflate().conflated
+    }
+
+    fn settle(&mut self) {
+        self.conflating &= !self.data.is_empty();
     }
 
     fn peek(&self) -> Option<&Rc<Run>> {
-        self.control.front().or_else(|| self.data.front())
+        self.control.front().or_else(|| self.critical.front()).or_else(|| self.data.front())
     }
 
     fn pop(&mut self) -> Option<Rc<Run>> {
-        self.control.pop_front().or_else(|| {
-            let run = self.data.pop_front()?;
-            self.data_bytes -= run.bytes().len();
-            Some(run)
-        })
+        self.control.pop_front().or_else(|| self.critical.pop_front()).or_else(|| self.data.pop())
     }
 
-    fn put_back(&mut self, run: Rc<Run>) {
-        self.data_bytes += run.bytes().len();
-        self.data.push_front(run);
-    }
-
-    fn remove(&mut self, at: usize) -> Option<Rc<Run>> {
-        let run = self.data.remove(at)?;
-        self.data_bytes -= run.bytes().len();
-        Some(run)
-    }
-
-    fn shed(&mut self, limits: &OutboxLimits) -> Offer {
-        let mut dropped = 0;
-        let mut oldest = 0;
-        let mut updates = self.updates() as usize;
-        while updates > 1 && (updates > limits.messages_max || self.data_bytes > limits.bytes_max) {
-            // Notices are not counted and not dropped.
-            let Some(run) = self.data.get(oldest) else { break };
-            if run.updates == 0 {
-                oldest += 1;
-                continue;
+    /// Puts runs back that were handed out and not written, in front of what came after them.
+    fn put_back(&mut self, runs: Vec<Rc<Run>>, policy: Policy, limits: &OutboxLimits) -> Gone {
+        let mut gone = Gone::default();
+        for run in runs.into_iter().rev() {
+            match () {
+                () if run.critical => self.critical.push_front(run),
+                // What came since is newer: it stays, in the older one's place.
+                () if self.conflating && policy == Policy::Conflate && self.data.holds(&run) => {
+                    self.data.advance(&run);
+                    gone.conflated += 1;
+                }
+                () => self.data.push_front(run),
             }
-            self.remove(oldest);
-            updates -= 1;
-            dropped += 1;
         }
-        if dropped > 0 { Offer::Displaced(dropped) } else { Offer::Queued }
-    }
-}
-
-impl Offer {
-    fn displaced(self) -> u64 {
-        match self {
-            Offer::Queued => 0,
-            Offer::Displaced(dropped) => dropped,
+        if policy == Policy::Conflate && !self.conflating && self.data.updates() > limits.slack {
+            gone = gone.and(self.conflate());
         }
+        while self.data.updates() > limits.messages_max && self.data.drop_oldest(None).is_some() {
+            gone.dropped += 1;
+        }
+        gone
     }
 }
 

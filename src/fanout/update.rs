@@ -11,6 +11,10 @@ pub struct Update {
     pub seq: u64,
     /// When the source received it, in microseconds of the process's clock (see [`crate::lifecycle::Clock`]).
     pub received_us: u64,
+    /// What it is about within its channel, as a hash of the key that the channel's rule names; 0 where it names none.
+    pub key: u64,
+    /// Whether it must not be lost (see the rules in the configuration).
+    pub critical: bool,
     /// Whole WebSocket frames, by [`Face::index`]; none for a face that nobody uses.
     pub frames: [Option<Box<[u8]>>; Face::COUNT],
 }
@@ -28,6 +32,10 @@ pub struct Run {
     bytes: RunBytes,
     /// The channel's place in the shard's table; [`Run::NO_CHANNEL`] where the bytes belong to none.
     pub channel: u32,
+    /// See [`Update::key`].
+    pub key: u64,
+    /// See [`Update::critical`].
+    pub critical: bool,
     /// Number of updates that are delivered when the last byte of this run is written.
     pub updates: u32,
     /// When the oldest of them was received, in microseconds of the process's clock.
@@ -52,7 +60,8 @@ impl Run {
     pub fn update(channel: u32, update: &Arc<Update>, face: Face) -> Option<Run> {
         update.frames[face.index()].as_ref()?;
         let bytes = RunBytes::Update(Arc::clone(update), face);
-        Some(Run { bytes, channel, updates: 1, received_us: update.received_us })
+        let Update { received_us, key, critical, .. } = **update;
+        Some(Run { bytes, channel, key, critical, updates: 1, received_us })
     }
 
     /// Several updates of one channel as one run of bytes.
@@ -61,6 +70,8 @@ impl Run {
         parts.iter().for_each(|part| bytes.extend_from_slice(part.bytes()));
         Run {
             channel: parts.first().map_or(Self::NO_CHANNEL, |part| part.channel),
+            key: 0,
+            critical: false,
             updates: parts.iter().map(|part| part.updates).sum(),
             received_us: parts.first().map_or(0, |part| part.received_us),
             bytes: RunBytes::Joined { bytes: bytes.into(), parts: parts.into() },
@@ -74,7 +85,14 @@ impl Run {
 
     /// Bytes for one socket that complete `updates`, of which the oldest was received at `received_us`.
     pub fn completing(bytes: Vec<u8>, updates: u32, received_us: u64) -> Run {
-        Run { bytes: RunBytes::Own(bytes.into()), channel: Self::NO_CHANNEL, updates, received_us }
+        Run {
+            bytes: RunBytes::Own(bytes.into()),
+            channel: Self::NO_CHANNEL,
+            key: 0,
+            critical: false,
+            updates,
+            received_us,
+        }
     }
 
     /// Bytes about a channel that complete no update of it.

@@ -1,0 +1,226 @@
+//! The updates that wait for one socket, in a line, in which a newer one can take the place of an older one of its key.
+//!
+//! Invariant: where there is an index it knows the last place of each channel and key that waits, and nothing else. A
+//! short line has none: looking through it costs less than the index would, in memory above all.
+
+use super::Run;
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// A channel and a key of it (see [`Run::key`]).
+type Topic = (u32, u64);
+
+/// Lines longer than this have an index.
+const INDEX_FROM: usize = 32;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// Places; one that was vacated from the middle is empty until it comes to the front.
+    places: VecDeque<Option<Rc<Run>>>,
+    /// The number of the first place: places keep their numbers as others leave.
+    first: i64,
+    index: Option<Box<HashMap<Topic, i64>>>,
+    updates: usize,
+    bytes: usize,
+}
+
+fn topic(run: &Run) -> Topic {
+    (run.channel, run.key)
+}
+
+impl Line {
+    /// Updates that wait (notices not counted).
+    pub fn updates(&self) -> usize {
+        self.updates
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Who is next.
+    pub fn front(&self) -> Option<&Rc<Run>> {
+        self.places.front().and_then(Option::as_ref)
+    }
+
+    /// Whether an update of the same channel and key waits.
+    pub fn holds(&self, run: &Run) -> bool {
+        self.place_of(topic(run)).is_some()
+    }
+
+    /// To the end of the line.
+    pub fn push(&mut self, run: Rc<Run>) {
+        self.count(&run);
+        if run.updates > 0
+            && let Some(index) = &mut self.index
+        {
+            index.insert(topic(&run), self.first + self.places.len() as i64);
+        }
+        self.places.push_back(Some(run));
+        if self.places.len() > INDEX_FROM && self.index.is_none() {
+            self.make_index();
+        }
+    }
+
+    /// To the front of the line.
+    pub fn push_front(&mut self, run: Rc<Run>) {
+        self.count(&run);
+        self.first -= 1;
+        if run.updates > 0
+            && let Some(index) = &mut self.index
+        {
+            index.entry(topic(&run)).or_insert(self.first);
+        }
+        self.places.push_front(Some(run));
+    }
+
+    /// Takes the place of the one of the same channel and key, which must wait.
+    pub fn replace(&mut self, run: Rc<Run>) {
+        let Some(place) = self.place_of(topic(&run)) else { return self.push(run) };
+        self.count(&run);
+        if let Some(older) = self.places[(place - self.first) as usize].replace(run) {
+            self.discount(&older);
+        }
+    }
+
+    /// The one of the same channel and key as `run` goes to the front: to the place that `run` had.
+    pub fn advance(&mut self, run: &Run) {
+        let Some(place) = self.place_of(topic(run)) else { return };
+        let newer = self.places[(place - self.first) as usize].take();
+        self.first -= 1;
+        if let Some(index) = &mut self.index {
+            index.insert(topic(run), self.first);
+        }
+        self.places.push_front(newer);
+        self.trim();
+    }
+
+    /// The next one leaves the line.
+    pub fn pop(&mut self) -> Option<Rc<Run>> {
+        let run = self.places.pop_front()??;
+        self.forget_place(&run, self.first);
+        self.first += 1;
+        self.discount(&run);
+        self.trim();
+        Some(run)
+    }
+
+    /// Drops the oldest update, of one channel if it is said. Notices stay.
+    pub fn drop_oldest(&mut self, channel: Option<u32>) -> Option<Rc<Run>> {
+        let fits = |run: &Rc<Run>| run.updates > 0 && channel.is_none_or(|channel| channel == run.channel);
+        let at = self.places.iter().position(|place| place.as_ref().is_some_and(fits))?;
+        self.vacate(at)
+    }
+
+    /// Takes the notice of a channel out, if one waits.
+    pub fn take_notice(&mut self, channel: u32) -> Option<Rc<Run>> {
+        let fits = |run: &Rc<Run>| run.updates == 0 && run.channel == channel;
+        let at = self.places.iter().position(|place| place.as_ref().is_some_and(fits))?;
+        self.vacate(at)
+    }
+
+    /// Keeps the newest of each channel and key, in the place of the oldest; how many went.
+    pub fn collapse(&mut self) -> u64 {
+        let mut gone = 0;
+        let mut oldest: HashMap<Topic, usize> = HashMap::new();
+        for at in 0..self.places.len() {
+            let Some(run) = self.places[at].take() else { continue };
+            if run.updates == 0 {
+                self.places[at] = Some(run);
+                continue;
+            }
+            let place = *oldest.entry(topic(&run)).or_insert(at);
+            if let Some(older) = self.places[place].replace(run) {
+                self.discount(&older);
+                gone += 1;
+            }
+        }
+        self.index = None;
+        self.trim();
+        if self.places.len() > INDEX_FROM {
+            self.make_index();
+        }
+        gone
+    }
+
+    /// Drops all that waits, of one channel if it is said, notices too; how many updates.
+    pub fn forget(&mut self, channel: Option<u32>) -> u64 {
+        let before = self.updates;
+        for at in 0..self.places.len() {
+            if self.places[at].as_ref().is_some_and(|run| channel.is_none_or(|channel| channel == run.channel))
+                && let Some(run) = self.places[at].take()
+            {
+                self.discount(&run);
+                if let Some(index) = &mut self.index {
+                    index.remove(&topic(&run));
+                }
+            }
+        }
+        self.trim();
+        (before - self.updates) as u64
+    }
+
+    fn vacate(&mut self, at: usize) -> Option<Rc<Run>> {
+        let run = self.places[at].take()?;
+        self.forget_place(&run, self.first + at as i64);
+        self.discount(&run);
+        self.trim();
+        Some(run)
+    }
+
+    /// The index forgets a place, unless a later one has the same channel and key.
+    fn forget_place(&mut self, run: &Run, place: i64) {
+        if let Some(index) = &mut self.index
+            && index.get(&topic(run)) == Some(&place)
+        {
+            index.remove(&topic(run));
+        }
+    }
+
+    /// The last place of a channel and key.
+    fn place_of(&self, wanted: Topic) -> Option<i64> {
+        if let Some(index) = &self.index {
+            return index.get(&wanted).copied();
+        }
+        let fits = |run: &Rc<Run>| run.updates > 0 && topic(run) == wanted;
+        let at = self.places.iter().rposition(|place| place.as_ref().is_some_and(fits))?;
+        Some(self.first + at as i64)
+    }
+
+    fn make_index(&mut self) {
+        let taken = self.places.iter().zip(self.first..).filter_map(|(place, number)| Some((place.as_ref()?, number)));
+        let index = taken.filter(|(run, _)| run.updates > 0).map(|(run, number)| (topic(run), number)).collect();
+        self.index = Some(Box::new(index));
+    }
+
+    fn trim(&mut self) {
+        while matches!(self.places.front(), Some(None)) {
+            self.places.pop_front();
+            self.first += 1;
+        }
+        while matches!(self.places.back(), Some(None)) {
+            self.places.pop_back();
+        }
+        if self.places.is_empty() {
+            self.index = None;
+        }
+    }
+
+    fn count(&mut self, run: &Run) {
+        self.updates += run.updates as usize;
+        self.bytes += run.bytes().len();
+    }
+
+    fn discount(&mut self, run: &Run) {
+        self.updates -= run.updates as usize;
+        self.bytes -= run.bytes().len();
+    }
+}
