@@ -282,7 +282,9 @@ impl World {
         let mut most = 0;
         while self.now_us < end_us && most < self.capacity {
             if self.clients.len() < 2 * self.capacity {
-                self.clients.push(Client::new(self.shard.ring_mut().connect(2000), manners));
+                let mut client = Client::new(self.shard.ring_mut().connect(2000), manners);
+                client.stalled = true;
+                self.clients.push(client);
             }
             self.step(false);
             most = most.max(self.shard.ring_mut().occupied());
