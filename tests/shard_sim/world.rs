@@ -47,7 +47,7 @@ impl World {
         let sizes = Sizes {
             slots: rng.u32(40..100),
             submissions: rng.usize(4..64),
-            completions: rng.usize(8..64),
+            completions: [8, 16, 64, 1024][rng.usize(..4)],
             buffers: rng.u8(1..6),
             buffer_bytes: rng.usize(16..600),
             listeners: rng.u8(1..3),
@@ -188,7 +188,7 @@ impl World {
         if self.rng.u8(..) < 40 && self.clients.len() < self.capacity + 10 {
             let manners = Manners {
                 pongs: self.rng.u8(..) < 230,
-                eager: self.rng.u8(..) < 60,
+                eager: self.rng.u8(..) < 100,
                 tidy: self.rng.u8(..) < 230,
             };
             let window = [200, 2000, 60_000][self.rng.usize(..3)];
