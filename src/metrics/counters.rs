@@ -134,6 +134,8 @@ counters! {
         inbox_depth,
         /// Turns taken.
         turns,
+        /// When the last turn began, in microseconds of the process's clock.
+        last_turn_us,
         /// Polls that the kernel ended and that were armed again.
         polls_rearmed,
         /// Accepts that failed (no descriptor, no memory); each lost a connection.

@@ -139,6 +139,7 @@ impl<R: Ring> Shard<R> {
         self.arm_accepts();
         self.ring.submit()?;
         self.counters.turns += 1;
+        self.counters.last_turn_us = now_us;
         self.counters.inbox_depth = self.inbox.depth() as u64;
         Ok(completions == COMPLETIONS_PER_TURN || !drained || !self.to_read.is_empty() || !self.to_flush.is_empty())
     }

@@ -1,10 +1,12 @@
 //! A shard on its core: a pinned glommio executor that takes turns, and sleeps on the shard's doorbell between them.
 
 use super::{Parts, Shard};
+use crate::ids::ShardId;
 use crate::lifecycle::Clock;
 use crate::metrics::{Board, HistogramBoard, ShardCounters, latency_histogram};
 use crate::sys::{Doorbell, UringSet, bell_file};
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use crossbeam_channel::Sender;
+use glommio::{LocalExecutorBuilder, Placement};
 use hdrhistogram::Histogram;
 use std::io;
 use std::net::TcpListener;
@@ -29,8 +31,14 @@ pub struct Shared {
     pub bell: Doorbell,
 }
 
-/// How a shard's thread ends.
-pub type ShardEnd = ExecutorJoinHandle<io::Result<()>>;
+/// How a shard's thread has ended: well only after [`Shared::leave`].
+#[derive(Debug)]
+pub struct ShardEnd {
+    /// Which.
+    pub shard: ShardId,
+    /// How.
+    pub result: io::Result<()>,
+}
 
 /// What a shard's thread needs.
 pub struct Seat {
@@ -46,6 +54,23 @@ pub struct Seat {
     pub clock: Clock,
     /// What others see.
     pub shared: Arc<Shared>,
+    /// Where the end of the thread is told.
+    pub ends: Sender<ShardEnd>,
+}
+
+/// Tells how the thread ended, also where it panicked.
+struct Farewell {
+    ends: Sender<ShardEnd>,
+    end: Option<ShardEnd>,
+    shard: ShardId,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let panicked = || ShardEnd { shard: self.shard, result: Err(io::Error::other("it panicked")) };
+        // Whoever no longer listens has ended too.
+        let _ = self.ends.send(self.end.take().unwrap_or_else(panicked));
+    }
 }
 
 impl Shared {
@@ -76,21 +101,26 @@ impl Shared {
     }
 }
 
-/// Starts a shard's thread.
+/// Starts a shard's thread; its end is told on `seat.ends`.
 ///
 /// # Errors
-/// The executor cannot be made (memlock, no such core). That io_uring is refused shows when the thread ends.
-pub fn run(seat: Seat, parts: Parts) -> io::Result<ShardEnd> {
-    let placement = seat.core.map_or(Placement::Unbound, Placement::Fixed);
-    LocalExecutorBuilder::new(placement)
-        .name(&format!("shard-{}", parts.id.0))
+/// The executor cannot be made (memlock, no such core).
+pub fn run(seat: Seat, parts: Parts) -> io::Result<()> {
+    let shard = parts.id;
+    LocalExecutorBuilder::new(seat.core.map_or(Placement::Unbound, Placement::Fixed))
+        .name(&format!("shard-{}", shard.0))
         .io_memory(GLOMMIO_IO_BYTES)
         .spawn(move || async move {
-            let Seat { rings, table, listeners, clock, shared, .. } = seat;
-            let ring = UringSet::new(rings, table, listeners, shared.bell.as_raw_fd())?;
-            drive(Shard::new(ring, parts), clock, &shared).await
+            let Seat { rings, table, listeners, clock, shared, ends, .. } = seat;
+            let mut farewell = Farewell { ends, end: None, shard };
+            let result = match UringSet::new(rings, table, listeners, shared.bell.as_raw_fd()) {
+                Ok(ring) => drive(Shard::new(ring, parts), clock, &shared).await,
+                Err(error) => Err(error),
+            };
+            farewell.end = Some(ShardEnd { shard, result });
         })
-        .map_err(|error| io::Error::other(format!("the executor of a shard cannot start: {error}")))
+        .map(drop) // the thread goes on; its end is told by its farewell
+        .map_err(|error| io::Error::other(format!("the executor of shard {} cannot start: {error}", shard.0)))
 }
 
 async fn drive(mut shard: Shard<UringSet>, clock: Clock, shared: &Shared) -> io::Result<()> {

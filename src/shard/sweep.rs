@@ -45,13 +45,13 @@ impl<R: Ring> Shard<R> {
             State::Leaving if in_state > self.config.drain.close_timeout => self.finish_quietly(id),
             // Bytes still wait: whether it reads at all is not for the ping to judge.
             State::Open if conn.out.is_some() || conn.sending => {}
-            State::Open if conn.pinged => {
-                if in_state > self.config.heartbeat.pong_timeout {
-                    let why = "a ping stayed unanswered";
-                    self.close(id, 1001, why, EndReason::PingTimeout);
-                }
+            State::Open if conn.pinged && in_state > self.config.heartbeat.pong_timeout => {
+                self.close(id, 1001, "a ping stayed unanswered", EndReason::PingTimeout);
             }
-            State::Open if now.since(Millis::max(conn.heard, conn.spoke)) >= self.config.heartbeat.ping_after => {
+            State::Open
+                if !conn.pinged
+                    && now.since(Millis::max(conn.heard, conn.spoke)) >= self.config.heartbeat.ping_after =>
+            {
                 (conn.pinged, conn.since) = (true, now);
                 self.control(id, wire::ping_frame(b""));
             }

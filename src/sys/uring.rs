@@ -27,7 +27,7 @@ pub struct UringSet {
     rings: Vec<One>,
     /// Slots of each ring.
     table: u32,
-    /// What the SEND of each slot reads from.
+    /// What the SEND of each slot reads from; as long as the highest slot that was ever accepted into.
     in_flight: Vec<Option<Chunk>>,
     accepts: Box<[AcceptSlot]>,
     accepts_free: Vec<u8>,
@@ -81,7 +81,6 @@ impl UringSet {
     /// Errors: io_uring is refused (kernel, seccomp, `io_uring_disabled`), or `table` is over RLIMIT_NOFILE.
     pub fn new(rings: usize, table: u32, listeners: Vec<TcpListener>, bell: RawFd) -> io::Result<Self> {
         let rings = (0..rings.max(1)).map(|_| One::new(table, bell)).collect::<io::Result<Vec<_>>>()?;
-        let slots = rings.len() * table as usize;
         let accept = || AcceptSlot {
             // SAFETY: sockaddr_storage is plain old data, for which all zeroes is a valid value (AF_UNSPEC).
             storage: unsafe { std::mem::zeroed() },
@@ -91,7 +90,7 @@ impl UringSet {
         Ok(Self {
             rings,
             table,
-            in_flight: std::iter::repeat_with(|| None).take(slots).collect(),
+            in_flight: Vec::new(),
             accepts: std::iter::repeat_with(accept).take(ACCEPTS).collect(),
             accepts_free: (0..ACCEPTS).map(|i| i as u8).rev().collect(),
             buffers: vec![0; BUFFERS * BUFFER_BYTES].into(),
@@ -135,6 +134,9 @@ impl UringSet {
         let slot = &mut self.accepts[at as usize];
         slot.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         slot.listener = listener;
+        if self.in_flight.len() <= conn.slot.index() {
+            self.in_flight.resize_with(conn.slot.index() + 1, || None);
+        }
         let entry = opcode::Accept::new(types::Fd(fd), (&raw mut slot.storage).cast(), &raw mut slot.len)
             .file_index(Some(types::DestinationSlot::try_from_slot_target(index).expect("below the table's size")))
             .build();
@@ -226,7 +228,7 @@ impl One {
 
 impl Ring for UringSet {
     fn slots(&self) -> u32 {
-        self.in_flight.len() as u32
+        self.rings.len() as u32 * self.table
     }
 
     fn accepts_max(&self) -> usize {
