@@ -48,8 +48,8 @@ impl World {
             slots: rng.u32(40..100),
             submissions: rng.usize(4..64),
             completions: [8, 16, 64, 1024][rng.usize(..4)],
-            buffers: rng.u8(1..6),
-            buffer_bytes: rng.usize(16..600),
+            buffers: rng.u8(2..8),
+            buffer_bytes: rng.usize(40..600),
             listeners: rng.u8(1..3),
         };
         let (lossless, tight) = (!seed.is_multiple_of(3), seed.is_multiple_of(4));
@@ -125,12 +125,12 @@ impl World {
         assert!(!self.lossless || full == 0, "nothing was to be dropped");
     }
 
-    /// SIGTERM in mid traffic: everybody who has an open WebSocket is told, and the shard comes to its end.
-    pub fn leave(&mut self) {
+    /// SIGTERM in mid traffic: everybody who has an open WebSocket is told, and the shard comes to its end. How many
+    /// were told.
+    pub fn leave(&mut self) -> usize {
         self.shard.leave();
         self.leaving = true;
         let told: Vec<bool> = self.clients.iter().map(|client| client.is_owed() && client.status == Some(101)).collect();
-        assert!(told.iter().any(|told| *told), "nobody is there to be told");
         let deadline_us = self.now_us + 10_000_000;
         while !self.shard.has_left() {
             assert!(self.now_us < deadline_us, "it never has left");
@@ -139,9 +139,10 @@ impl World {
         for _ in 0..200 {
             self.step(false);
         }
-        for (client, told) in self.clients.iter().zip(told) {
-            assert!(!told || client.close_code == Some(1001), "it was not told that the shard leaves: {client:?}");
+        for (client, told) in self.clients.iter().zip(&told) {
+            assert!(!*told || client.close_code == Some(1001), "it was not told that the shard leaves: {client:?}");
         }
+        told.iter().filter(|told| **told).count()
     }
 
     pub fn counters(&self) -> &ShardCounters {
@@ -298,7 +299,7 @@ fn config(rng: &mut fastrand::Rng, lossless: bool, tight: bool) -> Config {
     let limits = &mut config.limits;
     limits.connections_per_shard_max = if rng.bool() { 0 } else { rng.usize(5..40) };
     limits.control_messages_max = rng.usize(1..8);
-    limits.request_timeout = Duration::from_secs(4);
+    limits.request_timeout = Duration::from_secs(6);
     limits.request_bytes_max = 2000;
     if tight {
         limits.partial_bytes_per_shard_max = rng.usize(200..3000);
