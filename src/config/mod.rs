@@ -22,7 +22,7 @@ pub use layers::load;
 pub use print::{print, summary};
 pub use schema::{Kind, Schema, Section, Setting, schema};
 pub use secret::mask;
-pub use settings::{ChannelRule, Config, Drain, Heartbeat, Limits, Redis};
+pub use settings::{ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Policy, Redis};
 
 #[cfg(test)]
 mod tests;

@@ -83,10 +83,28 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Bytes of unfinished requests and frames that one shard keeps for all its clients.
     pub partial_bytes_per_shard_max: usize,
-    /// Updates that wait for one slow socket; past it, updates are dropped and counted.
+    /// Bytes that a socket may have been sent beyond its last answered ping; past it, it is behind.
+    pub window_bytes: u32,
+    /// Updates that a socket which is behind keeps whole; past it, channels conflate until it has caught up.
+    pub slack: usize,
+    /// Time without progress after which a socket that is owed something is closed as a slow consumer (1013); `0s` turns it off.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub stall_timeout: Duration,
+    /// Longest delay that a slow consumer is told to wait before it comes again; each is told its own, at random.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub retry_max: Duration,
+    /// Updates that wait for one socket which is behind; past it, its channel's policy decides.
     pub outbox_messages_max: usize,
-    /// Bytes that wait for one slow socket; past it, updates are dropped and counted.
+    /// Bytes that wait for one socket which is behind; past it, its channel's policy decides.
     pub outbox_bytes_max: usize,
+    /// Bytes that wait for all sockets of a shard; past it, those with most waiting conflate and then drop their oldest first.
+    pub outbox_bytes_per_shard_max: usize,
+    /// Critical updates that wait for one socket; past it, the socket is closed as a slow consumer.
+    pub critical_messages_max: usize,
+    /// Bytes of the kernel's send buffer of a socket; 0 leaves it to the kernel, and a cap throttles clients that are far away.
+    pub send_buffer_bytes: usize,
     /// Replies and pongs that wait for one socket; while there are as many, the client is not read any further.
     pub control_messages_max: usize,
     /// Updates on their way from the source to one shard; past it, each channel keeps its newest.
@@ -124,7 +142,7 @@ pub struct Drain {
 }
 
 /// What holds for the channels whose name fits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelRule {
     /// The channels meant: a name, or the start of one followed by `*`.
@@ -195,8 +213,15 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(10),
             message_bytes_max: 64 << 10,
             partial_bytes_per_shard_max: 64 << 20,
-            outbox_messages_max: 256,
+            window_bytes: 64 << 10,
+            slack: 16,
+            stall_timeout: Duration::from_secs(30),
+            retry_max: Duration::from_secs(10),
+            outbox_messages_max: 1024,
             outbox_bytes_max: 2 << 20,
+            outbox_bytes_per_shard_max: 256 << 20,
+            critical_messages_max: 32,
+            send_buffer_bytes: 0,
             control_messages_max: 32,
             inbox_messages_max: 8192,
             inbox_bytes_max: 64 << 20,

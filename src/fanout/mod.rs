@@ -6,5 +6,5 @@ mod outbox;
 mod update;
 
 pub use channels::{Audience, Channel, Channels, Member, Telling};
-pub use outbox::{Gone, Offer, Outbox, OutboxLimits, Policy, Unsent};
+pub use outbox::{Gone, Offer, Outbox, OutboxLimits, Unsent};
 pub use update::{Chunk, Run, Update};

@@ -8,26 +8,13 @@
 
 use super::line::Line;
 use super::{Chunk, Run};
+use crate::config::Policy;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// The rest of a started frame up to this size is copied, so that it does not keep a whole shared run in memory; the
 /// rest of a larger one shares the run, which costs less than a copy would.
 const COPY_MAX: usize = 16 << 10;
-
-/// What is done with a channel's updates that a socket cannot take now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// The newest of each key is kept, in the place of the older one.
-    #[default]
-    Conflate,
-    /// All are kept, up to the limits; the oldest of the channel is dropped for a new one.
-    DropOldest,
-    /// All are kept, up to the limits; past them a new one is dropped.
-    DropNewest,
-    /// All are kept, up to the limits; past them the socket is closed.
-    Disconnect,
-}
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
@@ -171,8 +158,10 @@ impl Outbox {
         debug_assert!(self.started.is_none(), "one write at a time");
         let written = chunk.start as usize + written;
         let mut unsent = Unsent::default();
+        // What was queued since may speak of these updates (`unsubscribed`, a close): it does not overtake them.
+        let keeps_place = !self.control.is_empty();
         if chunk.run.parts().is_empty() {
-            match written == 0 && chunk.run.channel != Run::NO_CHANNEL {
+            match written == 0 && chunk.run.channel != Run::NO_CHANNEL && !keeps_place {
                 true => unsent.gone = self.put_back(vec![chunk.run], policy, limits),
                 false => self.started = Some(rest(chunk.run, written)),
             }
@@ -187,6 +176,13 @@ impl Outbox {
                 () if start < written => self.started = Some(rest(Rc::clone(part), written - start)),
                 () => back.push(Rc::clone(part)),
             }
+        }
+        if keeps_place {
+            let run = &chunk.run;
+            let updates = run.updates - unsent.whole as u32;
+            let rest = Run::completing(run.bytes()[written..].to_vec(), updates, run.received_us);
+            self.started = Some(Chunk::whole(Rc::new(rest)));
+            return unsent;
         }
         unsent.gone = self.put_back(back, policy, limits);
         unsent

@@ -63,7 +63,7 @@ impl Pace {
         self.sent.wrapping_sub(self.pinged).saturating_add(bytes) >= part
     }
 
-    /// The payload of a ping that rides `bytes` ahead of what was sent.
+    /// The payload of a ping that ends `bytes` after what was sent.
     pub fn position(&self, bytes: u32) -> [u8; 4] {
         self.sent.wrapping_add(bytes).to_be_bytes()
     }
@@ -74,14 +74,14 @@ impl Pace {
         self.sent = self.sent.wrapping_add(bytes);
     }
 
-    /// A ping was handed to the kernel, or stands at the front of what is, at the position of its payload.
-    pub fn pinged(&mut self, position: [u8; 4], now: Millis) {
+    /// A ping with that position was handed over to be sent; whether it is the only one that waits for its pong.
+    pub fn pinged(&mut self, position: [u8; 4], now: Millis) -> bool {
         self.pinged = u32::from_be_bytes(position);
         self.pinged_at = now;
-        self.waiting = true;
+        !std::mem::replace(&mut self.waiting, true)
     }
 
-    /// The last ping never went out.
+    /// The last ping was taken back before it was sent.
     pub fn unpinged(&mut self) {
         self.pinged = self.read;
         self.waiting = false;
@@ -96,8 +96,8 @@ impl Pace {
             return false;
         }
         if progress > 0 {
-            let since = now.since(self.ponged_at.max(self.pinged_at_or(self.ponged_at))).as_millis().max(1) as u32;
-            self.rate = (progress / since + self.rate) / 2;
+            let since = now.since(self.ponged_at).as_millis().clamp(1, 60_000) as u32;
+            self.rate = (progress / since).midpoint(self.rate);
         }
         self.read = position;
         self.ponged_at = now;
@@ -134,10 +134,5 @@ impl Pace {
     fn window(&self, window: u32) -> u32 {
         let flight = u64::from(self.rate) * u64::from(self.round_trip.saturating_sub(1));
         window.saturating_add(flight.min(u64::from(window) * u64::from(FLIGHT_WINDOWS_MAX)) as u32)
-    }
-
-    /// The time from which the present progress counts: nothing was on its way before the ping.
-    fn pinged_at_or(&self, other: Millis) -> Millis {
-        if self.read == self.sent { self.pinged_at } else { other }
     }
 }

@@ -10,6 +10,7 @@ mod stream;
 mod world;
 
 use ring::Seen;
+use spillgate::metrics::EndReason;
 use std::time::Instant;
 use world::World;
 
@@ -68,12 +69,14 @@ fn no_torn_frame_no_deaf_socket_no_leaked_slot_in_a_hundred_thousand_turns() {
 
 #[test]
 fn a_shard_that_leaves_in_mid_traffic_tells_everyone_and_comes_to_its_end() {
+    let mut told = 0;
     for seed in seeds(100..110) {
         let mut repeat = world(seed);
         repeat.world.live(1000);
-        repeat.world.leave();
+        told += repeat.world.leave();
         repeat.world.end();
     }
+    assert!(told > 50, "{told} were there to be told");
 }
 
 #[test]
@@ -103,6 +106,8 @@ fn counts(world: &mut World) -> Vec<(&'static str, u64)> {
         ("submits put off", seen.late_submits),
         ("shutdowns on a worker", seen.late_shutdowns),
         ("reads of a reset", seen.resets),
+        ("requests that timed out", shard.ended[EndReason::RequestTimeout as usize]),
+        ("pings that timed out", shard.ended[EndReason::PingTimeout as usize]),
         ("connections", shard.accepted),
         ("messages from clients", shard.received),
         ("updates published", source.published),

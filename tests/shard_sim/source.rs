@@ -132,7 +132,7 @@ impl Source {
         match message {
             ToSource::Demand(demand) => {
                 let at = self.at(&demand.name);
-                let delay = self.rng.u64(0..30);
+                let delay = if self.rng.u8(..) < 200 { self.rng.u64(0..30) } else { self.rng.u64(0..400) };
                 let channel = &mut self.channels[at];
                 let before = channel.wanted.take().filter(|before| before.channel == demand.channel);
                 channel.encoded = common(channel.encoded, demand.faces);
