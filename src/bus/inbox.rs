@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn update(seq: u64, bytes: usize) -> Arc<Update> {
-        Arc::new(Update { seq, received_us: 0, frames: [Some(vec![0; bytes].into()), None] })
+        Arc::new(Update { seq, received_us: 0, key: 0, critical: false, frames: [Some(vec![0; bytes].into()), None] })
     }
 
     fn confirmed(index: u32, seq: u64) -> Confirmed {

@@ -11,7 +11,14 @@ use std::time::Duration;
 use toml::Value;
 
 /// Settings whose zero means something.
-const ZERO_MAKES_SENSE: [&str; 3] = ["shards", "source_core", "limits.connections_per_shard_max"];
+const ZERO_MAKES_SENSE: [&str; 6] = [
+    "shards",
+    "source_core",
+    "limits.connections_per_shard_max",
+    "limits.stall_timeout",
+    "limits.slack",
+    "limits.send_buffer_bytes",
+];
 
 const SHARDS_MAX: usize = 1024;
 const RINGS_PER_SHARD_MAX: usize = 64;

@@ -153,6 +153,57 @@ pub struct ChannelRule {
     #[serde(default)]
     #[schemars(example = true)]
     pub client_publish: bool,
+    /// What is done with updates that a socket which is behind cannot take: `conflate` (the newest of each key is kept), `drop_oldest`, `drop_newest` or `disconnect`.
+    #[serde(default)]
+    #[schemars(with = "String", example = &"drop_oldest")]
+    pub policy: Policy,
+    /// JSON pointer (RFC 6901) to the field whose value says what an update is about: updates conflate by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/symbol")]
+    pub key: Option<String>,
+    /// Updates that must not be lost: `true` for all, or those whose field has one of some values. A socket with too many of them waiting is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<bool>", example = true)]
+    pub critical: Option<Critical>,
+    /// Updates a second that are let through for each key and channel, for everyone; between, only the newest is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 10.0)]
+    pub max_rate: Option<f64>,
+}
+
+/// What is done with a channel's updates that a socket cannot take now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// The newest of each key is kept, in the place of the older one.
+    #[default]
+    Conflate,
+    /// All are kept, up to the limits; past them the oldest of the channel is dropped for a new one.
+    DropOldest,
+    /// All are kept, up to the limits; past them a new one is dropped.
+    DropNewest,
+    /// All are kept, up to the limits; past them the socket is closed.
+    Disconnect,
+}
+
+/// Which updates of a channel must not be lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Critical {
+    /// All or none.
+    All(bool),
+    /// Those whose field has one of some values.
+    Where(CriticalWhere),
+}
+
+/// Updates by a field of theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CriticalWhere {
+    /// JSON pointer (RFC 6901) to the field.
+    pub pointer: String,
+    /// The values; numbers and booleans as they are written in JSON.
+    pub values: Vec<String>,
 }
 
 impl Config {

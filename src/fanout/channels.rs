@@ -3,7 +3,8 @@
 //! Invariant: a channel without subscribers is forgotten as soon as the source has been told.
 //! Invariant: what the source was last told of a channel is what holds, or the channel is on the list of what to tell.
 
-use super::Update;
+use super::{Throttle, Update};
+use crate::config::{Config, Policy};
 use crate::ids::{ChannelRef, Epoch, Face, Faces};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
@@ -40,6 +41,10 @@ pub struct Channel {
     pub epoch: Epoch,
     /// The newest sequence number that was fanned out or confirmed.
     pub seq: u64,
+    /// What is done with its updates that a socket cannot take.
+    pub policy: Policy,
+    /// Its updates that `max_rate` holds back, where its rule has one.
+    pub throttle: Option<Box<Throttle>>,
     /// What arrived this turn, in order, and its bytes.
     pub arrived: Vec<Arc<Update>>,
     /// See `arrived`.
@@ -78,6 +83,15 @@ pub struct Channels {
 }
 
 impl Channel {
+    /// To how many subscribers an update is owed: they were confirmed before it, and it was encoded for their face.
+    pub fn owed(&self, update: &Update) -> u64 {
+        let audiences = self.audiences.iter().zip(&update.frames);
+        let owed = audiences.filter(|(audience, frame)| {
+            audience.confirmed && frame.is_some() && update.seq > audience.from_seq
+        });
+        owed.map(|(audience, _)| audience.members.len() as u64).sum()
+    }
+
     fn faces(&self) -> Faces {
         let used = Face::ALL.into_iter().filter(|face| !self.audiences[face.index()].members.is_empty());
         used.fold(Faces::NONE, Faces::with)
@@ -90,10 +104,11 @@ impl Channel {
 
 impl Channels {
     /// The channel of that name, made if there is none.
-    pub fn open(&mut self, name: &str) -> u32 {
+    pub fn open(&mut self, name: &str, config: &Config) -> u32 {
         if let Some(index) = self.by_name.get(name) {
             return *index;
         }
+        let rule = config.rule(name);
         let name: Arc<str> = name.into();
         let index = self.free.pop().unwrap_or(self.slab.len() as u32);
         let generation = self.slab.get(index as usize).map_or(0, |old| old.generation.wrapping_add(1));
@@ -102,6 +117,8 @@ impl Channels {
             audiences: Default::default(),
             epoch: Epoch(0),
             seq: 0,
+            policy: rule.map(|rule| rule.policy).unwrap_or_default(),
+            throttle: rule.and_then(|rule| rule.max_rate).map(|rate| Box::new(Throttle::new(rate))),
             arrived: Vec::new(),
             arrived_bytes: 0,
             generation,
@@ -253,7 +270,7 @@ mod tests {
     fn the_source_is_told_of_every_change_once_and_the_channel_forgotten_when_nobody_is_left() {
         let mut channels = Channels::default();
         let raw = Faces::NONE.with(Face::Raw);
-        let a = channels.open("a");
+        let a = channels.open("a", &Config::default());
         assert_eq!(channels.join(a, Face::Raw, member(7)), (0, false));
         assert_eq!(channels.join(a, Face::Raw, member(8)), (1, false));
         assert_eq!(told(&mut channels), [("a".into(), raw, 2, 1)]);
@@ -265,7 +282,7 @@ mod tests {
         assert_eq!(told(&mut channels), [("a".into(), Faces::NONE, 0, 2)]);
         assert!(channels.is_empty());
         assert!(channels.find(place).is_none(), "it was forgotten");
-        let b = channels.open("b");
+        let b = channels.open("b", &Config::default());
         assert_eq!(b, a, "the place is used again");
         assert!(channels.find(place).is_none(), "but not found under the old name");
     }
@@ -273,7 +290,7 @@ mod tests {
     #[test]
     fn a_demand_without_room_is_told_later_and_never_lost() {
         let mut channels = Channels::default();
-        let a = channels.open("a");
+        let a = channels.open("a", &Config::default());
         channels.join(a, Face::Raw, member(7));
         channels.tell(|_| false);
         channels.leave(a, Face::Raw, 0);
@@ -284,7 +301,7 @@ mod tests {
     #[test]
     fn a_confirmation_of_an_older_demand_confirms_nothing() {
         let mut channels = Channels::default();
-        let a = channels.open("a");
+        let a = channels.open("a", &Config::default());
         let (raw, both) = (Faces::NONE.with(Face::Raw), Faces::NONE.with(Face::Raw).with(Face::Json));
         channels.join(a, Face::Raw, member(1));
         told(&mut channels);

@@ -3,8 +3,10 @@
 mod channels;
 mod line;
 mod outbox;
+mod throttle;
 mod update;
 
 pub use channels::{Audience, Channel, Channels, Member, Telling};
 pub use outbox::{Gone, Offer, Outbox, OutboxLimits, Unsent};
+pub use throttle::{Held, Throttle, Verdict};
 pub use update::{Chunk, Run, Update};

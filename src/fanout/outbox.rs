@@ -57,6 +57,8 @@ pub struct Unsent {
     pub whole: u64,
     /// Updates that went for want of room.
     pub gone: Gone,
+    /// A ping that rode at the end was taken back, and goes with the next write or not at all.
+    pub unpinged: bool,
 }
 
 /// See the module.
@@ -69,10 +71,14 @@ pub struct Outbox {
     data: Line,
     /// More than `slack` updates waited since it was last empty.
     conflating: bool,
+    /// When the oldest update of the last write was received, for the age that its pong proves.
+    pub written_us: Option<u64>,
 }
 
 impl Gone {
-    fn and(self, other: Gone) -> Gone {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Gone) -> Gone {
         Gone { conflated: self.conflated + other.conflated, dropped: self.dropped + other.dropped }
     }
 }
@@ -177,6 +183,11 @@ impl Outbox {
                 () => back.push(Rc::clone(part)),
             }
         }
+        if written > end || (chunk.run.ping && written == end) {
+            // All updates went, and not all of the ping behind them.
+            self.started = Some(Chunk::whole(Rc::new(Run::own(chunk.run.bytes()[written..].to_vec()))));
+            return unsent;
+        }
         if keeps_place {
             let run = &chunk.run;
             let updates = run.updates - unsent.whole as u32;
@@ -185,6 +196,7 @@ impl Outbox {
             return unsent;
         }
         unsent.gone = self.put_back(back, policy, limits);
+        unsent.unpinged = chunk.run.ping;
         unsent
     }
 
@@ -215,6 +227,16 @@ impl Outbox {
         }
         self.settle();
         Some(Chunk::whole(Rc::new(Run::completing(bytes, updates, received_us))))
+    }
+
+    /// The next control frames, of at most `write_max` bytes together, for a socket that may not be sent data now.
+    pub fn next_control(&mut self, write_max: usize) -> Option<Chunk> {
+        debug_assert!(self.started.is_none(), "a started frame is finished first");
+        let mut bytes = self.control.pop_front()?.bytes().to_vec();
+        while let Some(run) = self.control.pop_front_if(|run| bytes.len() + run.bytes().len() <= write_max) {
+            bytes.extend_from_slice(run.bytes());
+        }
+        Some(Chunk::whole(Rc::new(Run::own(bytes))))
     }
 
     /// Drops the updates that wait of one channel (those that were not started); how many.

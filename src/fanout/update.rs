@@ -36,6 +36,8 @@ pub struct Run {
     pub key: u64,
     /// See [`Update::critical`].
     pub critical: bool,
+    /// Whether a ping rides at its end.
+    pub ping: bool,
     /// Number of updates that are delivered when the last byte of this run is written.
     pub updates: u32,
     /// When the oldest of them was received, in microseconds of the process's clock.
@@ -61,7 +63,7 @@ impl Run {
         update.frames[face.index()].as_ref()?;
         let bytes = RunBytes::Update(Arc::clone(update), face);
         let Update { received_us, key, critical, .. } = **update;
-        Some(Run { bytes, channel, key, critical, updates: 1, received_us })
+        Some(Run { bytes, channel, key, critical, ping: false, updates: 1, received_us })
     }
 
     /// Several updates of one channel as one run of bytes.
@@ -72,6 +74,7 @@ impl Run {
             channel: parts.first().map_or(Self::NO_CHANNEL, |part| part.channel),
             key: 0,
             critical: false,
+            ping: false,
             updates: parts.iter().map(|part| part.updates).sum(),
             received_us: parts.first().map_or(0, |part| part.received_us),
             bytes: RunBytes::Joined { bytes: bytes.into(), parts: parts.into() },
@@ -90,9 +93,24 @@ impl Run {
             channel: Self::NO_CHANNEL,
             key: 0,
             critical: false,
+            ping: false,
             updates,
             received_us,
         }
+    }
+
+    /// What `chunk` has yet to write, and a ping behind it. What it was joined from can still be taken apart.
+    pub fn with_ping(chunk: &Chunk, ping: &[u8]) -> Run {
+        let run = &chunk.run;
+        let parts = match run.parts() {
+            _ if chunk.start > 0 => Box::default(),
+            [] if run.channel != Self::NO_CHANNEL => Box::from([Rc::clone(run)]),
+            parts => parts.into(),
+        };
+        let bytes = [chunk.bytes(), ping].concat().into();
+        let Run { key, critical, updates, received_us, .. } = **run;
+        let bytes = RunBytes::Joined { bytes, parts };
+        Run { bytes, channel: Self::NO_CHANNEL, key, critical, ping: true, updates, received_us }
     }
 
     /// Bytes about a channel that complete no update of it.

@@ -121,6 +121,12 @@ impl Pace {
         self.waiting
     }
 
+    /// Whether what was last written while behind was read without delay.
+    #[inline]
+    pub fn is_fast(&self) -> bool {
+        self.write_kib >= 16
+    }
+
     /// Bytes of the next write to a socket that is behind.
     pub fn write_bytes_max(&self) -> u32 {
         BEHIND_WRITE_BYTES.max(u32::from(self.write_kib) << 10)

@@ -72,6 +72,10 @@ reasons! {
         Closed = "closed",
         /// It still waited when the client unsubscribed.
         Unsubscribed = "unsubscribed",
+        /// Its subscriber left while it was held back by `max_rate`.
+        Left = "left",
+        /// The shard's outboxes together were over their budget.
+        ShardBudget = "shard_budget",
     }
 }
 
@@ -100,6 +104,8 @@ reasons! {
         PingTimeout = "ping_timeout",
         /// The gateway leaves.
         Shutdown = "shutdown",
+        /// It was owed something and made no progress, or had too many critical updates waiting.
+        SlowConsumer = "slow_consumer",
         /// A page was served.
         Served = "served",
     }
@@ -116,16 +122,22 @@ counters! {
         websockets,
         /// Connections accepted.
         accepted,
+        /// Updates owed to a socket: one for each subscriber at the time of the fan-out.
+        due,
         /// Updates written whole to a socket.
         delivered,
+        /// Updates that a newer one of the same key replaced before they were written.
+        conflated,
         /// Updates that did not reach a subscriber, by [`DropReason`].
         dropped [DropReason],
         /// Connections ended, by [`EndReason`].
         ended [EndReason],
-        /// Updates that wait in outboxes now.
+        /// Updates that wait now: in outboxes, on their way to the kernel, or held back by `max_rate`.
         outbox_messages,
         /// Bytes that wait in outboxes now.
         outbox_bytes,
+        /// Sockets that do not keep up now.
+        behind,
         /// Bytes of unfinished requests and frames now.
         partial_bytes,
         /// Messages received from clients.

@@ -2,7 +2,7 @@
 
 use crate::fanout::Outbox;
 use crate::ids::{ConnId, Face, Slot};
-use crate::lifecycle::Millis;
+use crate::lifecycle::{Millis, Pace};
 use crate::wire::{Accept, Id, Partial};
 
 /// Where a connection is in its life.
@@ -48,8 +48,10 @@ pub struct Conn {
     pub paused: bool,
     /// The peer's side has ended, or the socket is in error.
     pub ended: bool,
-    /// A ping has yet to be answered.
+    /// The heartbeat's ping has yet to be answered.
     pub pinged: bool,
+    /// It does not keep up: it is written to at the pace of its pongs.
+    pub behind: bool,
     /// Our direction is closed, or about to be.
     pub shut: bool,
     /// The slot's CLOSE has completed.
@@ -60,6 +62,10 @@ pub struct Conn {
     pub heard: Millis,
     /// When something was last sent to the client.
     pub spoke: Millis,
+    /// When a client that owes a pong, or that is behind, last took something.
+    pub progress: Millis,
+    /// How far it may run ahead of what the client has read.
+    pub pace: Pace,
     /// What it is subscribed to.
     pub subs: Subs,
     /// Bytes that wait for more bytes.
@@ -69,7 +75,7 @@ pub struct Conn {
     face: u8,
 }
 
-const _: () = assert!(size_of::<Conn>() <= 96, "a connection grew: a million of them grow");
+const _: () = assert!(size_of::<Conn>() <= 128, "a connection grew: a million of them grow");
 
 /// What is kept of a client's bytes until there is more, or until it may go on.
 #[derive(Debug, Default)]
@@ -126,6 +132,11 @@ impl Conn {
     /// Sets the face.
     pub fn set_face(&mut self, face: Face) {
         self.face = face as u8;
+    }
+
+    /// Whether nothing waits for it.
+    pub fn owes_nothing(&self) -> bool {
+        self.out.as_ref().is_none_or(|out| out.is_empty())
     }
 
     /// Bytes kept, for the shard's budget.

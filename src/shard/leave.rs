@@ -60,6 +60,7 @@ impl<R: Ring> Shard<R> {
             return;
         }
         conn.state = State::Closing;
+        self.counters.behind -= u64::from(std::mem::take(&mut conn.behind));
         let dropped = conn.out.as_ref().map_or(0, |out| out.pending());
         let bytes = conn.out.take().map_or(0, |out| out.pending_bytes());
         self.counters.outbox_messages -= dropped;

@@ -5,6 +5,7 @@
 //! every request of the old one has completed.
 
 mod accept;
+mod behind;
 mod commands;
 mod conn;
 mod leave;
@@ -12,6 +13,7 @@ mod read;
 mod run;
 mod subscribe;
 mod sweep;
+mod throttle;
 mod write;
 
 pub use conn::{Conn, State};
@@ -23,7 +25,7 @@ use crate::fanout::{Channels, OutboxLimits, Telling, Update};
 use crate::ids::{ChannelRef, ConnId, ShardId};
 use crate::lifecycle::Millis;
 use crate::metrics::{ShardCounters, latency_histogram};
-use crate::sys::{Completion, Op, Ring};
+use crate::sys::{Completion, Ring};
 use conn::Conns;
 use hdrhistogram::Histogram;
 use std::collections::VecDeque;
@@ -54,12 +56,19 @@ pub struct Shard<R: Ring> {
     carried: Option<(ChannelRef, Arc<Update>)>,
     to_read: VecDeque<ConnId>,
     to_flush: Vec<ConnId>,
+    /// Those that are behind; some may have caught up or left since.
+    laggards: Vec<ConnId>,
+    /// Those that are to be closed as too slow, when the list of subscribers is not walked any more.
+    too_slow: Vec<ConnId>,
+    timers: throttle::Timers,
     scratch: Vec<u8>,
     listening: accept::Listening,
     sweeper: sweep::Sweeper,
     now_us: u64,
     now: Millis,
     latency: Histogram<u64>,
+    /// Publish-to-pong times of writes to sockets that are behind, in microseconds.
+    pong_ages: Histogram<u64>,
     counters: ShardCounters,
     leaving: bool,
 }
@@ -82,14 +91,15 @@ pub struct Parts {
 
 impl<R: Ring> Shard<R> {
     /// A shard that has not begun: the first turn arms its accepts.
-    pub fn new(mut ring: R, parts: Parts) -> Self {
+    pub fn new(ring: R, parts: Parts) -> Self {
         let limits = &parts.config.limits;
-        ring.push(Op::Tick(sweep::TICK));
         let listening = accept::Listening::new(&ring, parts.listeners, limits.connections_per_shard_max);
         Self {
             outbox_limits: OutboxLimits {
                 messages_max: limits.outbox_messages_max,
                 bytes_max: limits.outbox_bytes_max,
+                slack: limits.slack,
+                critical_max: limits.critical_messages_max,
             },
             conns: Conns::new(listening.slots()),
             counters: ShardCounters {
@@ -107,11 +117,15 @@ impl<R: Ring> Shard<R> {
             carried: None,
             to_read: VecDeque::new(),
             to_flush: Vec::new(),
+            laggards: Vec::new(),
+            too_slow: Vec::new(),
+            timers: throttle::Timers::default(),
             scratch: Vec::new(),
             sweeper: sweep::Sweeper::default(),
             now_us: 0,
             now: Millis::default(),
             latency: latency_histogram(),
+            pong_ages: latency_histogram(),
             config: parts.config,
             leaving: false,
         }
@@ -131,12 +145,16 @@ impl<R: Ring> Shard<R> {
             self.complete(completion);
             completions += 1;
         }
+        self.release_due();
         let drained = self.drain_inbox();
         self.fan_out();
+        self.close_too_slow();
+        self.keep_to_budget();
         self.channels.tell(|telling| tell(&self.outlet, self.id, telling));
         self.read_ready();
         self.flush_ready();
         self.arm_accepts();
+        self.arm_timer();
         self.ring.submit()?;
         self.counters.turns += 1;
         self.counters.last_turn_us = now_us;
@@ -172,6 +190,11 @@ impl<R: Ring> Shard<R> {
         &self.latency
     }
 
+    /// Publish-to-pong times of writes to sockets that were behind, in microseconds.
+    pub fn pong_ages(&self) -> &Histogram<u64> {
+        &self.pong_ages
+    }
+
     /// The ring.
     pub fn ring_mut(&mut self) -> &mut R {
         &mut self.ring
@@ -191,7 +214,7 @@ impl<R: Ring> Shard<R> {
             Completion::Accepted { listener, conn, result, peer } => self.accepted(listener, conn, result, peer),
             Completion::Done { conn } => self.settled(conn),
             Completion::Closed { conn, result } => self.slot_closed(conn, result),
-            Completion::Tick => self.tick(),
+            Completion::Tick => self.timers.fired(self.now_us),
         }
     }
 
@@ -220,15 +243,23 @@ impl<R: Ring> Shard<R> {
     /// An update joins this turn's run of its channel, or waits for the next turn's where that one is full.
     fn arrive(&mut self, place: ChannelRef, update: Arc<Update>) {
         let Some(channel) = self.channels.find(place) else { return };
-        let bytes = update.bytes();
-        if channel.arrived_bytes > 0 && channel.arrived_bytes + bytes > RUN_BYTES_MAX {
+        if channel.arrived_bytes > 0 && channel.arrived_bytes + update.bytes() > RUN_BYTES_MAX {
             self.carried = Some((place, update));
             return;
         }
+        if self.hold_back(place, &update) {
+            return;
+        }
+        self.arrive_now(place, update);
+    }
+
+    /// The same, for one that nothing holds back.
+    fn arrive_now(&mut self, place: ChannelRef, update: Arc<Update>) {
+        let Some(channel) = self.channels.find(place) else { return };
         if channel.arrived.is_empty() {
             self.touched.push(place.index);
         }
-        channel.arrived_bytes += bytes;
+        channel.arrived_bytes += update.bytes();
         channel.arrived.push(update);
     }
 }

@@ -211,7 +211,7 @@ impl<R: Ring> Shard<R> {
                 self.take_binary(id);
             }
             ClientFrame::Ping(payload) => self.control(id, wire::pong_frame(payload)),
-            ClientFrame::Pong(_) => {}
+            ClientFrame::Pong(payload) => self.ponged(id, payload),
             ClientFrame::Close { code, reason } => {
                 self.echo_close(id, code, reason);
                 return Flow::Stop;

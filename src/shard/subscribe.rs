@@ -13,7 +13,7 @@ use std::rc::Rc;
 impl<R: Ring> Shard<R> {
     /// Subscribes; whether the channel is confirmed already. If not, its confirmation answers `id`.
     pub(super) fn subscribe(&mut self, id: ConnId, name: &str, reply_to: Option<Id>) -> bool {
-        let channel = self.channels.open(name);
+        let channel = self.channels.open(name, &self.config);
         let (_, conn) = self.conns.at(id.slot.0);
         let member = Member { slot: id.slot.0, sub: conn.subs.as_slice().len() as u32 };
         let (position, confirmed) = self.channels.join(channel, conn.face(), member);
@@ -25,7 +25,7 @@ impl<R: Ring> Shard<R> {
     /// Subscribes, and says so as soon as it is true.
     pub(super) fn subscribe_and_reply(&mut self, id: ConnId, name: &str, reply_to: Option<Id>) {
         if self.subscribe(id, name, reply_to.clone()) {
-            let channel = self.channels.open(name);
+            let channel = self.channels.open(name, &self.config);
             self.reply_subscribed(id, channel, reply_to.as_ref());
         }
     }

@@ -5,7 +5,7 @@ use super::Shard;
 use super::conn::State;
 use crate::lifecycle::Millis;
 use crate::metrics::EndReason;
-use crate::sys::{Op, Ring};
+use crate::sys::Ring;
 use crate::wire;
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ pub(super) struct Sweeper {
 }
 
 impl<R: Ring> Shard<R> {
-    pub(super) fn tick(&mut self) {
-        self.ring.push(Op::Tick(TICK));
+    pub(super) fn sweep(&mut self) {
         self.listening.wake();
+        self.look_at_laggards();
         let used = self.conns.used();
         let part = used.div_ceil(TICKS_A_ROUND);
         let from = if self.sweeper.next >= used { 0 } else { self.sweeper.next };
@@ -43,8 +43,10 @@ impl<R: Ring> Shard<R> {
                 self.answer_and_leave(id, refusal.response(), EndReason::RequestTimeout);
             }
             State::Leaving if in_state > self.config.drain.close_timeout => self.finish_quietly(id),
-            // Bytes still wait: whether it reads at all is not for the ping to judge.
-            State::Open if conn.out.is_some() || conn.sending => {}
+            // It is owed something: not the heartbeat judges it, but whether it makes progress.
+            State::Open if conn.out.is_some() || conn.sending || (conn.pace.is_waiting() && !conn.pinged) => {
+                self.close_if_stalled(id);
+            }
             State::Open if conn.pinged && in_state > self.config.heartbeat.pong_timeout => {
                 self.close(id, 1001, "a ping stayed unanswered", EndReason::PingTimeout);
             }
@@ -53,7 +55,7 @@ impl<R: Ring> Shard<R> {
                     && now.since(Millis::max(conn.heard, conn.spoke)) >= self.config.heartbeat.ping_after =>
             {
                 (conn.pinged, conn.since) = (true, now);
-                self.control(id, wire::ping_frame(b""));
+                self.owe_ping(id);
             }
             _ => {}
         }

@@ -1,16 +1,21 @@
 //! Writing: an update goes straight to every socket that is idle, and into the outbox of every socket that is not.
 
 use super::Shard;
+use super::behind::PING_BYTES;
 use super::conn::State;
-use crate::fanout::{Chunk, Offer, Outbox, Run, Update};
+use crate::config::Policy;
+use crate::fanout::{Chunk, Gone, Offer, Outbox, Run, Update};
 use crate::ids::{ConnId, Face};
 use crate::metrics::{DropReason, EndReason};
 use crate::sys::{Op, Ring};
+use crate::wire;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Bytes of one write to a socket that is behind.
-const WRITE_BYTES_MAX: usize = 8 << 10;
+/// Bytes of one write to a socket that is not behind: it had something on its way when more came.
+const WRITE_BYTES_MAX: usize = 32 << 10;
+/// Updates up to this size are copied for a ping to ride with them; behind a larger one the ping goes by itself.
+const PING_COPY_MAX: u32 = 4 << 10;
 
 impl<R: Ring> Shard<R> {
     /// Sends this turn's updates of each channel to its subscribers.
@@ -27,10 +32,12 @@ impl<R: Ring> Shard<R> {
     }
 
     fn fan_out_face(&mut self, index: u32, face: Face, updates: &[Arc<Update>]) {
-        let audience = &self.channels.at(index).audiences[face.index()];
+        let channel = self.channels.at(index);
+        let (audience, policy) = (&channel.audiences[face.index()], channel.policy);
         if !audience.confirmed || audience.members.is_empty() {
             return;
         }
+        let members = audience.members.len();
         let owed = updates.iter().filter(|update| update.seq > audience.from_seq);
         let mut runs: Vec<_> = owed.filter_map(|update| Run::update(index, update, face)).map(Rc::new).collect();
         let run = match runs.len() {
@@ -38,28 +45,47 @@ impl<R: Ring> Shard<R> {
             1 => runs.remove(0),
             _ => Rc::new(Run::joined(runs)),
         };
+        self.counters.due += members as u64 * u64::from(run.updates);
+        let (bytes, window) = (run.bytes().len() as u32, self.config.limits.window_bytes);
         // Sending never changes who is subscribed: the list stays as it is while it is walked.
-        for at in 0..audience.members.len() {
+        for at in 0..members {
             let slot = self.channels.at(index).audiences[face.index()].members[at].slot;
             let (id, conn) = self.conns.at(slot);
-            if conn.out.is_none() && !conn.sending {
-                self.send(id, Chunk::whole(Rc::clone(&run)));
+            if conn.out.is_some() || conn.sending {
+                self.offer(id, &run, policy);
+            } else if !conn.pace.may_send(bytes, window) {
+                self.fall_behind(id);
+                self.offer(id, &run, policy);
+            } else if conn.pace.wants_ping(bytes, window) && bytes <= PING_COPY_MAX {
+                self.send_with_ping(id, &Chunk::whole(Rc::clone(&run)));
             } else {
-                self.offer(id, &run);
+                self.send(id, Chunk::whole(Rc::clone(&run)));
             }
         }
     }
 
     /// An update for a socket that has something to write already.
     #[cold]
-    fn offer(&mut self, id: ConnId, run: &Rc<Run>) {
+    fn offer(&mut self, id: ConnId, run: &Rc<Run>, policy: Policy) {
         let limits = self.outbox_limits;
         let parts = if run.parts().is_empty() { std::slice::from_ref(run) } else { run.parts() };
-        let dropped = self.change_outbox_made(id, |outbox| {
-            let offers = parts.iter().map(|part| outbox.offer(Rc::clone(part), &limits));
-            offers.map(|offer| if let Offer::Displaced(dropped) = offer { dropped } else { 0 }).sum()
+        let (mut gone, mut too_slow) = (Gone::default(), false);
+        self.change_outbox_made(id, |outbox| {
+            for part in parts {
+                match outbox.offer(Rc::clone(part), policy, &limits) {
+                    Offer::Queued(more) => gone = gone.and(more),
+                    Offer::Dropped => gone.dropped += 1,
+                    Offer::TooSlow => {
+                        gone.dropped += 1;
+                        too_slow = true;
+                    }
+                }
+            }
         });
-        self.counters.drop_updates(DropReason::OutboxFull, dropped);
+        self.count_gone(gone, DropReason::OutboxFull);
+        if too_slow {
+            self.too_slow.push(id);
+        }
         self.flush_later(id);
     }
 
@@ -94,24 +120,72 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// Begins the next write of what a connection is owed, unless one is on its way.
+    /// Begins the next write of what a connection is owed, unless one is on its way or its pong is awaited.
     fn flush(&mut self, id: ConnId) {
+        let window = self.config.limits.window_bytes;
         let (_, conn) = self.conns.at(id.slot.0);
         if conn.sending || conn.awaiting_writable || conn.state == State::Closing {
             return;
         }
-        match self.change_outbox(id, |outbox| outbox.next(WRITE_BYTES_MAX)).flatten() {
-            Some(chunk) => self.send(id, chunk),
-            None => {
+        let Some(out) = conn.out.as_deref() else { return self.flushed(id) };
+        let waits_for_pong = conn.state == State::Open && conn.pace.is_waiting() && !out.has_started();
+        if waits_for_pong && !conn.behind && !conn.pace.may_send(out.pending_bytes() as u32, window) {
+            self.fall_behind(id);
+        }
+        let (_, conn) = self.conns.at(id.slot.0);
+        let (behind, open) = (conn.behind, conn.state == State::Open);
+        let write_max = if behind { conn.pace.write_bytes_max() as usize } else { WRITE_BYTES_MAX };
+        let next = if behind && waits_for_pong {
+            // Replies do not wait: the pong may lie behind commands that are not read until they are answered.
+            self.change_outbox(id, |outbox| outbox.next_control(write_max)).flatten()
+        } else {
+            self.change_outbox(id, |outbox| outbox.next(write_max)).flatten()
+        };
+        match next {
+            Some(chunk) => {
                 let (_, conn) = self.conns.at(id.slot.0);
-                conn.out = None;
-                match conn.state {
-                    State::Leaving => self.shut(id),
-                    _ if conn.paused => self.resume(id),
-                    _ => {}
+                let bytes = chunk.bytes().len() as u32;
+                let pings = open && (behind && !waits_for_pong || conn.pace.wants_ping(bytes, window));
+                if behind && chunk.run.updates > 0 && let Some(out) = &mut conn.out {
+                    out.written_us.get_or_insert(chunk.run.received_us);
+                }
+                match pings && bytes <= PING_COPY_MAX.max(write_max as u32) {
+                    true => self.send_with_ping(id, &chunk),
+                    false => self.send(id, chunk),
                 }
             }
+            None => self.flushed(id),
         }
+        let (_, conn) = self.conns.at(id.slot.0);
+        if conn.paused && conn.out.as_ref().is_none_or(|out| out.control_len() == 0) {
+            self.resume(id);
+        }
+    }
+
+    /// Nothing can be written now: all is, or a pong is awaited.
+    fn flushed(&mut self, id: ConnId) {
+        let (_, conn) = self.conns.at(id.slot.0);
+        let empty = conn.out.as_ref().is_none_or(|out| out.is_empty());
+        match conn.state {
+            State::Leaving if empty => {
+                self.catch_up(id);
+                self.shut(id);
+            }
+            _ if empty && !(conn.behind && conn.pace.is_waiting()) => self.catch_up(id),
+            _ => {}
+        }
+    }
+
+    /// Sends, with a ping behind it whose pong says that all of it was read.
+    fn send_with_ping(&mut self, id: ConnId, chunk: &Chunk) {
+        let now = self.now;
+        let (_, conn) = self.conns.at(id.slot.0);
+        let position = conn.pace.position(chunk.bytes().len() as u32 + PING_BYTES);
+        if conn.pace.pinged(position, now) {
+            conn.progress = now;
+        }
+        let run = Run::with_ping(chunk, &wire::ping_frame(&position));
+        self.send(id, Chunk::whole(Rc::new(run)));
     }
 
     #[inline]
@@ -120,23 +194,33 @@ impl<R: Ring> Shard<R> {
         debug_assert!(!conn.sending && !conn.shut && conn.state != State::Closing, "one SEND, and none after the end");
         conn.sending = true;
         conn.spoke = self.now;
+        self.counters.outbox_messages += u64::from(chunk.run.updates);
         self.arm(id, Op::Send(id, chunk));
     }
 
     pub(super) fn sent(&mut self, id: ConnId, result: i32, chunk: Chunk) {
+        let (now, window) = (self.now, self.config.limits.window_bytes);
         let Some(conn) = self.conns.find(id) else { return };
+        self.counters.outbox_messages -= u64::from(chunk.run.updates);
         conn.armed -= 1;
         conn.sending = false;
         let state = conn.state;
-        let all = chunk.bytes().len();
-        if result >= 0 && result as usize == all {
+        let (all, written) = (chunk.bytes().len(), result.max(0) as usize);
+        conn.pace.took(written as u32);
+        if written > 0 && !conn.pace.is_waiting() {
+            conn.progress = now;
+        }
+        if result >= 0 && written == all {
             self.counters.delivered += u64::from(chunk.run.updates);
             if chunk.run.updates > 0 {
                 let age_us = self.now_us.saturating_sub(chunk.run.received_us);
                 self.latency.saturating_record_n(age_us, u64::from(chunk.run.updates));
             }
-            match conn.state {
+            match state {
                 State::Closing => self.release_if_done(id),
+                // The update was too large for a ping to ride with it.
+                State::Open if conn.pace.wants_ping(0, window) && !conn.pace.is_waiting() => self.owe_ping(id),
+                State::Open if conn.behind && conn.pace.is_fast() && conn.owes_nothing() => self.catch_up(id),
                 _ if conn.out.is_some() => self.flush_later(id),
                 State::Leaving => self.shut(id),
                 _ => {}
@@ -153,17 +237,31 @@ impl<R: Ring> Shard<R> {
         }
         // It is behind: the rest is its own from here, and the shared run is let go.
         conn.awaiting_writable = true;
-        let (written, limits) = (result.max(0) as usize, self.outbox_limits);
-        let (whole, dropped) = self.change_outbox_made(id, |outbox| outbox.unsent(chunk, written, &limits));
-        self.counters.delivered += whole;
-        self.counters.drop_updates(DropReason::OutboxFull, dropped);
+        self.fall_behind(id);
+        let (policy, limits) = (self.policy_of(&chunk.run), self.outbox_limits);
+        let unsent = self.change_outbox_made(id, |outbox| outbox.unsent(chunk, written, policy, &limits));
+        self.counters.delivered += unsent.whole;
+        self.count_gone(unsent.gone, DropReason::OutboxFull);
+        if unsent.unpinged {
+            let (_, conn) = self.conns.at(id.slot.0);
+            conn.pace.unpinged();
+        }
         self.arm(id, Op::AwaitWritable(id));
+    }
+
+    /// The policy of the channel that a run's updates are of.
+    fn policy_of(&self, run: &Run) -> Policy {
+        let of = run.parts().first().map_or(run.channel, |part| part.channel);
+        if of == Run::NO_CHANNEL { Policy::default() } else { self.channels.at(of).policy }
     }
 
     pub(super) fn writable(&mut self, id: ConnId, result: i32) {
         let Some(conn) = self.conns.find(id) else { return };
         conn.armed -= 1;
         conn.awaiting_writable = false;
+        if !conn.pace.is_waiting() || conn.out.as_ref().is_some_and(|out| out.has_started()) {
+            conn.progress = self.now;
+        }
         match conn.state {
             State::Closing => self.release_if_done(id),
             _ if result < 0 => self.finish(id, EndReason::SocketError),

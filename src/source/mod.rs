@@ -49,7 +49,7 @@ pub fn spawn(
     let endpoint = config.redis.url.as_deref().map(connect::Endpoint::new).transpose();
     let endpoint = endpoint.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
     let (settings, core) = (config.redis.clone(), config.source_core);
-    let update_bytes_max = config.limits.update_bytes_max;
+    let (update_bytes_max, rules) = (config.limits.update_bytes_max, config.channels.clone());
     let (asks_sender, asks) = mpsc::channel(handle::ASKS_MAX);
     let (board, stop) = (Arc::<handle::StatusBoard>::default(), Arc::new(Notify::new()));
     let handle = Handle { asks: asks_sender, board: Arc::clone(&board), stop: Arc::clone(&stop), update_bytes_max };
@@ -60,7 +60,7 @@ pub fn spawn(
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async move {
-            let table = table::Table::new(endpoint.is_none(), settings.unsubscribe_after, update_bytes_max);
+            let table = table::Table::new(endpoint.is_none(), settings.unsubscribe_after, update_bytes_max, &rules);
             let desk = desk::Desk::new(table, clock, shards);
             let engine = match endpoint {
                 Some(endpoint) => turn::Engine::Redis(Box::new(redis::Redis::new(endpoint, settings))),

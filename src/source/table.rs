@@ -6,9 +6,11 @@
 //! Invariant: what nobody wants any more is forgotten after the linger.
 
 use crate::bus::{Confirmed, Demand};
+use crate::config::ChannelRule;
 use crate::fanout::Update;
 use crate::ids::{ChannelRef, Epoch, Face, Faces, ShardId};
 use crate::wire::envelope::{json_update, raw_update};
+use crate::wire::sort::Sorter;
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -63,6 +65,8 @@ enum Link {
 /// Channel name → where it stands, and who wants it.
 #[derive(Debug)]
 pub struct Table {
+    /// Rules by channel name, and what each says of an update.
+    rules: Vec<(ChannelRule, Option<Arc<Sorter>>)>,
     channels: HashMap<Arc<str>, Channel>,
     /// Channels that nobody wants, by the time (in microseconds) at which they are forgotten.
     lingering: BTreeSet<(u64, Arc<str>)>,
@@ -75,6 +79,7 @@ pub struct Table {
 
 #[derive(Debug)]
 struct Channel {
+    sorter: Option<Arc<Sorter>>,
     epoch: Epoch,
     /// The last sequence number given out.
     seq: u64,
@@ -109,8 +114,11 @@ struct Want {
 
 impl Table {
     /// An empty table: of the embedded engine, or of a Redis that is yet to be reached.
-    pub fn new(embedded: bool, linger: Duration, update_bytes_max: usize) -> Self {
+    pub fn new(embedded: bool, linger: Duration, update_bytes_max: usize, rules: &[ChannelRule]) -> Self {
+        // Rules whose pointers are none are refused when the configuration is checked.
+        let sorter = |rule: &ChannelRule| Sorter::of(rule).ok().flatten().map(Arc::new);
         Self {
+            rules: rules.iter().map(|rule| (rule.clone(), sorter(rule))).collect(),
             channels: HashMap::new(),
             lingering: BTreeSet::new(),
             link: if embedded { Link::Embedded } else { Link::Away },
@@ -130,7 +138,7 @@ impl Table {
         }
         let new = (!self.channels.contains_key(&demand.name)).then(|| Arc::clone(&demand.name));
         if new.is_some() {
-            let channel = self.new_channel();
+            let channel = self.new_channel(&demand.name);
             self.confirmed += u64::from(channel.stands == Stands::Confirmed);
             self.channels.insert(Arc::clone(&demand.name), channel);
         }
@@ -188,7 +196,8 @@ impl Table {
                 Face::Json => json_update(name, seq, ts_ms, payload).into(),
             })
         });
-        let update = Arc::new(Update { seq, received_us: now_us, frames });
+        let (key, critical) = channel.sorter.as_ref().map_or((0, false), |sorter| sorter.sort(payload));
+        let update = Arc::new(Update { seq, received_us: now_us, key, critical, frames });
         words.extend(channel.wants.iter().map(|want| Word::Update(want.shard, want.channel, Arc::clone(&update))));
         Received::Given(channel.wants.iter().map(|want| u64::from(want.sockets)).sum())
     }
@@ -238,8 +247,10 @@ impl Table {
         self.confirmed
     }
 
-    fn new_channel(&mut self) -> Channel {
+    fn new_channel(&mut self, name: &str) -> Channel {
+        let rule = self.rules.iter().find(|(rule, _)| rule.fits(name));
         Channel {
+            sorter: rule.and_then(|(_, sorter)| sorter.clone()),
             epoch: Epoch(self.epochs.u64(..)),
             seq: 0,
             stands: if self.link == Link::Embedded { Stands::Confirmed } else { Stands::Waiting },

@@ -14,6 +14,7 @@ mod header;
 mod json;
 pub mod refusal;
 pub mod request;
+pub mod sort;
 mod target;
 
 pub use channel::{ChannelFault, check_channel};

@@ -10,7 +10,7 @@ fn raw() -> Faces {
 }
 
 fn table(embedded: bool) -> Table {
-    Table::new(embedded, Duration::from_micros(LINGER_US), 100)
+    Table::new(embedded, Duration::from_micros(LINGER_US), 100, &[])
 }
 
 fn up() -> Table {

@@ -1,0 +1,145 @@
+//! Sockets that do not keep up: when one counts as behind, when as caught up, when as hopeless; and the shard's budget
+//! for all of them together.
+
+use super::conn::State;
+use super::Shard;
+use crate::fanout::Gone;
+use crate::ids::ConnId;
+use crate::metrics::{DropReason, EndReason};
+use crate::sys::Ring;
+use crate::wire;
+
+/// RFC 6455's registry: try again later.
+const TRY_AGAIN_LATER: u16 = 1013;
+/// Shortest delay that a slow consumer is told to wait, in milliseconds.
+const RETRY_MIN_MS: u64 = 500;
+/// Bytes of a ping frame with a position: 2 of header, 4 of payload.
+pub(super) const PING_BYTES: u32 = 6;
+/// Over its budget a shard makes this much room, in percent of it, so that it need not look for more at once.
+const BUDGET_AFTER_PERCENT: usize = 90;
+
+impl<R: Ring> Shard<R> {
+    /// The socket does not keep up: from here it is written to at the pace of its pongs.
+    pub(super) fn fall_behind(&mut self, id: ConnId) {
+        let now = self.now;
+        let (_, conn) = self.conns.at(id.slot.0);
+        if conn.state == State::Open && !std::mem::replace(&mut conn.behind, true) {
+            conn.pace.fell_behind();
+            conn.progress = now;
+            self.counters.behind += 1;
+            self.laggards.push(id);
+        }
+    }
+
+    /// Nothing is owed any more, and the client has read everything or reads fast.
+    pub(super) fn catch_up(&mut self, id: ConnId) {
+        let (_, conn) = self.conns.at(id.slot.0);
+        conn.out = None;
+        self.counters.behind -= u64::from(std::mem::take(&mut conn.behind));
+    }
+
+    /// Owes the client a ping; its pong says that everything before it was read.
+    pub(super) fn owe_ping(&mut self, id: ConnId) {
+        let now = self.now;
+        let (_, conn) = self.conns.at(id.slot.0);
+        // What waits before it in the lane only makes the position that it proves too small by that.
+        let position = conn.pace.position(PING_BYTES);
+        if conn.pace.pinged(position, now) {
+            conn.progress = now;
+        }
+        self.control(id, wire::ping_frame(&position));
+    }
+
+    /// A pong has come.
+    pub(super) fn ponged(&mut self, id: ConnId, payload: &[u8]) {
+        let (now, now_us) = (self.now, self.now_us);
+        let (_, conn) = self.conns.at(id.slot.0);
+        if !conn.pace.pong(payload, now) {
+            return; // unasked for, which RFC 6455 allows
+        }
+        conn.progress = now;
+        if !conn.behind || conn.pace.is_waiting() {
+            return;
+        }
+        if let Some(out) = &mut conn.out
+            && let Some(written_us) = out.written_us.take()
+        {
+            self.pong_ages.saturating_record(now_us.saturating_sub(written_us));
+        }
+        self.flush_later(id);
+    }
+
+    /// Everyone who is behind: hopeless, or not?
+    pub(super) fn look_at_laggards(&mut self) {
+        for id in std::mem::take(&mut self.laggards) {
+            if self.conns.find(id).is_some_and(|conn| conn.behind && conn.state == State::Open) {
+                self.laggards.push(id);
+                self.close_if_stalled(id);
+            }
+        }
+    }
+
+    /// Closes a connection that was owed something and made no progress for `stall_timeout`.
+    pub(super) fn close_if_stalled(&mut self, id: ConnId) {
+        let (limit, now) = (self.config.limits.stall_timeout, self.now);
+        let (_, conn) = self.conns.at(id.slot.0);
+        if !limit.is_zero() && conn.behind | conn.pace.is_waiting() && now.since(conn.progress) > limit {
+            self.close_slow(id);
+        }
+    }
+
+    /// Closes those whose rules say so, now that nobody walks the subscribers.
+    pub(super) fn close_too_slow(&mut self) {
+        for id in std::mem::take(&mut self.too_slow) {
+            if self.conns.find(id).is_some_and(|conn| conn.state == State::Open) {
+                self.close_slow(id);
+            }
+        }
+    }
+
+    /// Closes a slow consumer, and tells it when to come back: each its own time, so that they do not come together.
+    fn close_slow(&mut self, id: ConnId) {
+        let most = (self.config.limits.retry_max.as_millis() as u64).max(RETRY_MIN_MS);
+        let retry_ms = fastrand::u64(RETRY_MIN_MS..=most);
+        let why = serde_json::json!({ "reason": "slow consumer", "retry_ms": retry_ms }).to_string();
+        self.close(id, TRY_AGAIN_LATER, &why, EndReason::SlowConsumer);
+    }
+
+    /// Over the shard's budget, those with most waiting conflate first, and then drop their oldest.
+    pub(super) fn keep_to_budget(&mut self) {
+        let budget = self.config.limits.outbox_bytes_per_shard_max;
+        if self.counters.outbox_bytes as usize <= budget {
+            return;
+        }
+        let target = budget / 100 * BUDGET_AFTER_PERCENT;
+        let mut worst: Vec<(usize, ConnId)> = Vec::new();
+        for at in 0..self.laggards.len() {
+            let id = self.laggards[at];
+            let bytes = self.conns.find(id).and_then(|conn| conn.out.as_ref()).map_or(0, |out| out.pending_bytes());
+            worst.push((bytes, id));
+        }
+        worst.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (_, id) in &worst {
+            if self.counters.outbox_bytes as usize <= target {
+                return;
+            }
+            let gone = self.change_outbox(*id, |outbox| outbox.conflate()).unwrap_or_default();
+            self.count_gone(gone, DropReason::ShardBudget);
+        }
+        for (_, id) in &worst {
+            let over = (self.counters.outbox_bytes as usize).saturating_sub(target);
+            if over == 0 {
+                return;
+            }
+            let spill = |outbox: &mut crate::fanout::Outbox| outbox.spill(outbox.pending_bytes().saturating_sub(over));
+            let gone = self.change_outbox(*id, spill).unwrap_or_default();
+            self.count_gone(gone, DropReason::ShardBudget);
+        }
+    }
+
+    /// Counts what went for want of room.
+    pub(super) fn count_gone(&mut self, gone: Gone, reason: DropReason) {
+        self.counters.conflated += gone.conflated;
+        self.counters.drop_updates(reason, gone.dropped);
+    }
+}
