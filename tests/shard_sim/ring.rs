@@ -154,12 +154,18 @@ impl SimRing {
 
     /// Whether the network has something to carry, or somebody to accept.
     pub fn is_moving(&self) -> bool {
-        let accepting = self.backlog.iter().zip(&self.accepts).any(|(queued, armed)| !queued.is_empty() && !armed.is_empty());
+        let accepting =
+            self.backlog.iter().zip(&self.accepts).any(|(queued, armed)| !queued.is_empty() && !armed.is_empty());
         accepting || self.live.iter().any(|file| self.sockets[*file].is_moving())
     }
 
     pub fn occupied(&self) -> usize {
         self.table.iter().flatten().count()
+    }
+
+    /// Clients in the backlogs.
+    pub fn waiting(&self) -> usize {
+        self.backlog.iter().map(VecDeque::len).sum()
     }
 
     pub fn live(&self) -> usize {
