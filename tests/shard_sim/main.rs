@@ -24,16 +24,23 @@ impl Drop for Repeat {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (seed, turn) = (self.seed, self.world.turns);
-            eprintln!("it failed at turn {turn} of seed {seed}: SPILLGATE_SIM_SEED={seed} cargo test --test shard_sim");
+            eprintln!("it failed at turn {turn} of seed {seed}: {SEED}={seed} cargo test --test shard_sim");
         }
     }
 }
 
+/// Names the one seed to run.
+const SEED: &str = "SPILLGATE_SIM_SEED";
+
 fn seeds(fixed: std::ops::Range<u64>) -> Vec<u64> {
-    match std::env::var("SPILLGATE_SIM_SEED") {
+    match std::env::var(SEED) {
         Ok(seed) => vec![seed.parse().expect("SPILLGATE_SIM_SEED is a number")],
         Err(_) => fixed.collect(),
     }
+}
+
+fn is_repeated() -> bool {
+    std::env::var_os(SEED).is_some()
 }
 
 fn world(seed: u64) -> Repeat {
@@ -44,7 +51,7 @@ fn world(seed: u64) -> Repeat {
 fn no_torn_frame_no_deaf_socket_no_leaked_slot_in_a_hundred_thousand_turns() {
     let began = Instant::now();
     let (mut turns, mut updates, mut all) = (0, 0, Vec::<(&str, u64)>::new());
-    for seed in seeds(1..21) {
+    for seed in seeds(1..25) {
         let mut repeat = world(seed);
         repeat.world.live(5000);
         repeat.world.end();
@@ -60,7 +67,7 @@ fn no_torn_frame_no_deaf_socket_no_leaked_slot_in_a_hundred_thousand_turns() {
     let per_second = turns as f64 / began.elapsed().as_secs_f64();
     println!("{turns} turns, {per_second:.0} a second; {updates} updates read");
     all.iter().for_each(|(name, count)| println!("{count:>9} {name}"));
-    if std::env::var_os("SPILLGATE_SIM_SEED").is_none() {
+    if !is_repeated() {
         assert!(turns >= 100_000);
         let never: Vec<_> = all.iter().filter(|(_, count)| *count == 0).collect();
         assert!(never.is_empty(), "nothing was shown of {never:?}");
@@ -76,7 +83,7 @@ fn a_shard_that_leaves_in_mid_traffic_tells_everyone_and_comes_to_its_end() {
         told += repeat.world.leave();
         repeat.world.end();
     }
-    assert!(told > 50, "{told} were there to be told");
+    assert!(told > 20 || is_repeated(), "{told} were there to be told");
 }
 
 #[test]

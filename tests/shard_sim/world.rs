@@ -38,6 +38,8 @@ pub struct World {
     leaving: bool,
     /// Connections that there is room for, those that are refused included.
     capacity: usize,
+    /// Clients at a time: where they are few, channels lose their last subscribers all the time.
+    crowd: usize,
     pub updates: u64,
 }
 
@@ -84,6 +86,7 @@ impl World {
             tight,
             leaving: false,
             capacity,
+            crowd: [5, 15, capacity + 10, capacity + 10][seed as usize % 4],
             updates: 0,
         }
     }
@@ -188,7 +191,7 @@ impl World {
     }
 
     fn connect(&mut self) {
-        if self.rng.u8(..) < 40 && self.clients.len() < self.capacity + 10 {
+        if self.rng.u8(..) < 40 && self.clients.len() < self.crowd {
             let manners =
                 Manners { pongs: self.rng.u8(..) < 230, eager: self.rng.u8(..) < 100, tidy: self.rng.u8(..) < 230 };
             let window = [200, 2000, 60_000][self.rng.usize(..3)];
