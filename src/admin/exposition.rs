@@ -36,6 +36,7 @@ struct Scrape {
     all: ShardCounters,
     shards: Vec<ShardCounters>,
     latency: Histogram<u64>,
+    pong_ages: Histogram<u64>,
     turns: Histogram<u64>,
     source: crate::metrics::SourceCounters,
 }
@@ -50,6 +51,7 @@ impl Scrape {
         Self {
             all: ShardCounters::from_values(&sums),
             latency: merge(&view.shards, |shard| shard.latency.read()),
+            pong_ages: merge(&view.shards, |shard| shard.pong_ages.read()),
             turns: merge(&view.shards, |shard| shard.turns.read()),
             source: view.source.status().counters,
             shards,
@@ -79,11 +81,22 @@ impl Collector for Scrape {
         let ended = EndReason::ALL.iter().map(|reason| (reason.label(), all.ended[*reason as usize]));
         text.by_reason("ws_connections_terminated", "Connections ended, by reason.", ended)?;
         text.counter("ws_accept_errors", "Accepts that failed; each lost a connection.", all.accept_errors)?;
+        let due = "Updates owed to a socket: one for each subscriber at the time of the fan-out.";
+        text.counter("ws_messages_due", due, all.due)?;
         text.counter("ws_messages_delivered", "Updates written whole to a socket.", all.delivered)?;
         let dropped = DropReason::ALL.iter().map(|reason| (reason.label(), all.dropped[*reason as usize]));
         text.by_reason("ws_messages_dropped", "Updates that did not reach a subscriber, by reason.", dropped)?;
+        let conflated = "Updates that a newer one of the same key replaced before they were written.";
+        text.counter("ws_messages_conflated", conflated, all.conflated)?;
+        let slow = all.ended[EndReason::SlowConsumer as usize];
+        text.counter("ws_slow_consumers_closed", "Connections closed because they were too slow.", slow)?;
+        text.gauge("ws_sockets_behind", "Sockets that do not keep up now.", all.behind)?;
         text.counter("ws_messages_received", "Messages received from clients.", all.received)?;
-        text.gauge("ws_outbox_messages", "Updates that wait for slow sockets now.", all.outbox_messages)?;
+        text.gauge(
+            "ws_outbox_messages",
+            "Updates that wait now: in outboxes, on their way to the kernel, or held back by max_rate.",
+            all.outbox_messages,
+        )?;
         text.gauge("ws_outbox_bytes", "Bytes that wait for slow sockets now.", all.outbox_bytes)?;
         text.gauge("ws_partial_bytes", "Bytes of unfinished requests and frames now.", all.partial_bytes)?;
         text.counter(
@@ -96,6 +109,7 @@ impl Collector for Scrape {
             "Time from an update's arrival to its write, for each delivery.",
             &self.latency,
         )?;
+        text.staleness(&self.latency, &self.pong_ages)?;
         text.seconds("ws_turn_seconds", "Length of the shards' turns (the event loop lag).", &self.turns)?;
         let turns = self.shards.iter().map(|shard| shard.turns);
         text.by_shard("ws_turns", "Turns that a shard has taken.", MetricType::Counter, turns)?;
@@ -168,21 +182,37 @@ impl Text<'_> {
 
     /// A histogram of microseconds, in seconds.
     fn seconds(&mut self, name: &str, help: &str, values: &Histogram<u64>) -> fmt::Result {
-        let mut below = 0;
-        let mut buckets: Vec<_> = BUCKETS_S
-            .iter()
-            .map(|bound| {
-                let up_to = values.iter_recorded().take_while(|at| at.value_iterated_to() as f64 <= bound * 1e6);
-                let count: u64 = up_to.map(|at| at.count_at_value()).sum();
-                (*bound, count - std::mem::replace(&mut below, count))
-            })
-            .collect();
-        buckets.push((f64::INFINITY, values.len() - below));
-        let sum = values
-            .iter_recorded()
-            .map(|at| at.value_iterated_to() as f64 * at.count_at_value() as f64)
-            .fold(0.0, |sum, part| sum + part);
+        let (sum, buckets) = buckets(values);
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        metric.encode_histogram::<NoLabelSet>(sum / 1e6, values.len(), &buckets, None)
+        metric.encode_histogram::<NoLabelSet>(sum, values.len(), &buckets, None)
     }
+
+    /// How old updates are: when they are written, and when a client that is behind has read them.
+    fn staleness(&mut self, written: &Histogram<u64>, read: &Histogram<u64>) -> fmt::Result {
+        let help = "Age of updates since their arrival: when written (to write), and when the pong of a socket that is \
+                    behind says that they were read (to pong).";
+        let mut metric = self.0.encode_descriptor("ws_staleness_seconds", help, None, MetricType::Histogram)?;
+        for (to, values) in [("write", written), ("pong", read)] {
+            let (sum, buckets) = buckets(values);
+            let label = [("to", to)];
+            metric.encode_family(&label)?.encode_histogram::<NoLabelSet>(sum, values.len(), &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// The sum of a histogram of microseconds, in seconds, and its counts between the bounds.
+fn buckets(values: &Histogram<u64>) -> (f64, Vec<(f64, u64)>) {
+    let mut below = 0;
+    let mut buckets: Vec<_> = BUCKETS_S
+        .iter()
+        .map(|bound| {
+            let up_to = values.iter_recorded().take_while(|at| at.value_iterated_to() as f64 <= bound * 1e6);
+            let count: u64 = up_to.map(|at| at.count_at_value()).sum();
+            (*bound, count - std::mem::replace(&mut below, count))
+        })
+        .collect();
+    buckets.push((f64::INFINITY, values.len() - below));
+    let weights = values.iter_recorded().map(|at| at.value_iterated_to() as f64 * at.count_at_value() as f64);
+    (weights.fold(0.0, |sum, part| sum + part) / 1e6, buckets)
 }

@@ -86,10 +86,14 @@ impl Channel {
     /// To how many subscribers an update is owed: they were confirmed before it, and it was encoded for their face.
     pub fn owed(&self, update: &Update) -> u64 {
         let audiences = self.audiences.iter().zip(&update.frames);
-        let owed = audiences.filter(|(audience, frame)| {
-            audience.confirmed && frame.is_some() && update.seq > audience.from_seq
-        });
+        let owed = audiences
+            .filter(|(audience, frame)| audience.confirmed && frame.is_some() && update.seq > audience.from_seq);
         owed.map(|(audience, _)| audience.members.len() as u64).sum()
+    }
+
+    /// Whether nobody is subscribed.
+    pub fn is_deserted(&self) -> bool {
+        self.audiences.iter().all(|audience| audience.members.is_empty())
     }
 
     fn faces(&self) -> Faces {

@@ -53,7 +53,11 @@ impl Gateway {
         let shards = if config.shards == 0 { cores.len().max(1) } else { config.shards };
         let admin = TcpListener::bind(config.admin)
             .with_context(|| format!("cannot listen on {} for the admin interface", config.admin))?;
-        let seats = sys::listen(&config.listen, shards)?;
+        let options = sys::Options {
+            user_timeout: Some(config.limits.stall_timeout).filter(|timeout| !timeout.is_zero()),
+            send_buffer_bytes: Some(config.limits.send_buffer_bytes).filter(|bytes| *bytes > 0),
+        };
+        let seats = sys::listen(&config.listen, shards, options)?;
         let listening = seats[0].iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
         let table = table_slots(&config, nofile)?;
 

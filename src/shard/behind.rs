@@ -1,8 +1,8 @@
 //! Sockets that do not keep up: when one counts as behind, when as caught up, when as hopeless; and the shard's budget
 //! for all of them together.
 
-use super::conn::State;
 use super::Shard;
+use super::conn::State;
 use crate::fanout::Gone;
 use crate::ids::ConnId;
 use crate::metrics::{DropReason, EndReason};

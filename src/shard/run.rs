@@ -24,6 +24,8 @@ pub struct Shared {
     counters: Board<{ ShardCounters::LEN }>,
     /// Publish-to-write times, in microseconds.
     pub latency: HistogramBoard,
+    /// Publish-to-pong times of writes to sockets that were behind, in microseconds.
+    pub pong_ages: HistogramBoard,
     /// Lengths of turns, in microseconds.
     pub turns: HistogramBoard,
     leaving: AtomicBool,
@@ -79,6 +81,7 @@ impl Shared {
         Self {
             counters: Board::default(),
             latency: HistogramBoard::default(),
+            pong_ages: HistogramBoard::default(),
             turns: HistogramBoard::default(),
             leaving: AtomicBool::new(false),
             bell,
@@ -137,10 +140,10 @@ async fn drive(mut shard: Shard<UringSet>, clock: Clock, shared: &Shared) -> io:
         turns.saturating_record(now_us - began_us);
         shared.counters.publish(&shard.counters().values());
         if now_us - shown_us >= SHOW_HISTOGRAMS_US {
-            show(&mut shown_us, now_us, shared, shard.latency(), &turns);
+            show(&mut shown_us, now_us, shared, &shard, &turns);
         }
         if shard.has_left() {
-            show(&mut shown_us, now_us, shared, shard.latency(), &turns);
+            show(&mut shown_us, now_us, shared, &shard, &turns);
             return Ok(());
         }
         if more {
@@ -158,8 +161,9 @@ async fn drive(mut shard: Shard<UringSet>, clock: Clock, shared: &Shared) -> io:
     }
 }
 
-fn show(shown_us: &mut u64, now_us: u64, shared: &Shared, latency: &Histogram<u64>, turns: &Histogram<u64>) {
+fn show(shown_us: &mut u64, now_us: u64, shared: &Shared, shard: &Shard<UringSet>, turns: &Histogram<u64>) {
     *shown_us = now_us;
-    shared.latency.publish(latency);
+    shared.latency.publish(shard.latency());
+    shared.pong_ages.publish(shard.pong_ages());
     shared.turns.publish(turns);
 }

@@ -50,6 +50,9 @@ impl<R: Ring> Shard<R> {
             let (_, other) = self.conns.at(moved.slot);
             other.subs.as_mut_slice()[moved.sub as usize].position = sub.position;
         }
+        if self.channels.at(sub.channel).is_deserted() {
+            self.forget_held(sub.channel);
+        }
         let dropped = self.change_outbox(id, |outbox| outbox.forget_channel(sub.channel));
         self.counters.drop_updates(DropReason::Unsubscribed, dropped.unwrap_or_default());
     }

@@ -93,7 +93,7 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// A channel that is about to be forgotten gives up what it holds back.
+    /// A channel that nobody is subscribed to any more gives up what it holds back.
     pub(super) fn forget_held(&mut self, index: u32) {
         if let Some(throttle) = &mut self.channels.at_mut(index).throttle {
             let owed = throttle.clear();

@@ -146,7 +146,10 @@ impl<R: Ring> Shard<R> {
                 let (_, conn) = self.conns.at(id.slot.0);
                 let bytes = chunk.bytes().len() as u32;
                 let pings = open && (behind && !waits_for_pong || conn.pace.wants_ping(bytes, window));
-                if behind && chunk.run.updates > 0 && let Some(out) = &mut conn.out {
+                if behind
+                    && chunk.run.updates > 0
+                    && let Some(out) = &mut conn.out
+                {
                     out.written_us.get_or_insert(chunk.run.received_us);
                 }
                 match pings && bytes <= PING_COPY_MAX.max(write_max as u32) {

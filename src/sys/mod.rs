@@ -10,6 +10,6 @@ mod uring;
 pub use async_bell::AsyncBell;
 pub use doorbell::{Doorbell, Mode, bell_file};
 pub use host::{HostError, KERNEL_MIN, check_host, raise_nofile};
-pub use listener::{ListenError, listen};
+pub use listener::{ListenError, Options, listen};
 pub use ring::{BufId, Completion, Op, Ring};
 pub use uring::UringSet;

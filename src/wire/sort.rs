@@ -29,7 +29,9 @@ pub struct Pointer(Vec<Box<str>>);
 
 /// Why a text is no JSON pointer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no JSON pointer: it starts with `/`, like `/symbol` or `/quote/id`, and `~` is written `~0`, `/` in a name `~1`")]
+#[error(
+    "`{0}` is no JSON pointer: it starts with `/`, like `/symbol` or `/quote/id`, and `~` is written `~0`, `/` in a name `~1`"
+)]
 pub struct BadPointer(pub String);
 
 impl Pointer {
@@ -88,7 +90,8 @@ impl Sorter {
             Lane::All => true,
             Lane::None => false,
             Lane::Where(pointer, values) => {
-                let text = pointer.find(&value).filter(|value| value.as_object().is_none() && value.as_array().is_none());
+                let text =
+                    pointer.find(&value).filter(|value| value.as_object().is_none() && value.as_array().is_none());
                 let text = text.map(|value| value.as_str().map_or_else(|| value.encode(), str::to_owned));
                 text.is_some_and(|text| values.contains(&text))
             }
