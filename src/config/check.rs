@@ -2,13 +2,16 @@
 //!
 //! Invariant: a zero that is not in [`ZERO_MAKES_SENSE`] is refused, also for settings that are yet to come.
 
-use super::Config;
+use super::{Config, Critical, Pointer};
 use super::schema::schema;
 use super::secret::is_masked;
 use redis::IntoConnectionInfo;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use toml::Value;
+
+/// Updates a second beyond which a limit of them limits nothing.
+const RATE_MAX: f64 = 1000.0;
 
 /// Settings whose zero means something.
 const ZERO_MAKES_SENSE: [&str; 6] = [
@@ -93,6 +96,12 @@ pub enum Rule {
     /// A star that is not the last character.
     #[error("`{0}` has a `*` elsewhere than at its end")]
     InnerStar(String),
+    /// Not a JSON pointer.
+    #[error(transparent)]
+    Pointer(super::BadPointer),
+    /// Not a rate.
+    #[error("{0} is no rate: write the updates a second that are let through, more than 0 and at most 1000")]
+    Rate(String),
     /// A rule that never holds, for the first that fits holds.
     #[error("`{pattern}` never holds: the earlier rule `{earlier}` fits all of its channels")]
     Unreachable {
@@ -229,6 +238,25 @@ fn check_redis(config: &Config, found: &mut Vec<Violation>) {
 
 fn check_channels(config: &Config, found: &mut Vec<Violation>) {
     for (index, rule) in config.channels.iter().enumerate() {
+        let field = |name: &str| format!("channel[{index}].{name}");
+        let pointers = [
+            ("key", rule.key.as_deref()),
+            (
+                "critical",
+                match &rule.critical {
+                    Some(Critical::Where(field)) => Some(field.pointer.as_str()),
+                    Some(Critical::All(_)) | None => None,
+                },
+            ),
+        ];
+        for (name, pointer) in pointers {
+            if let Some(Err(bad)) = pointer.map(Pointer::parse) {
+                refuse(found, field(name), Rule::Pointer(bad));
+            }
+        }
+        if let Some(rate) = rule.max_rate.filter(|rate| !(*rate > 0.0 && *rate <= RATE_MAX)) {
+            refuse(found, field("max_rate"), Rule::Rate(rate.to_string()));
+        }
         let pattern = &rule.pattern;
         let broken = if pattern.is_empty() {
             Rule::EmptyPattern
@@ -240,7 +268,7 @@ fn check_channels(config: &Config, found: &mut Vec<Violation>) {
         } else {
             continue;
         };
-        refuse(found, format!("channel[{index}].match"), broken);
+        refuse(found, field("match"), broken);
     }
 }
 

@@ -115,7 +115,7 @@ mod tests {
     fn variables_are_written_as_one_would_write_them() {
         let rules = |rules: &[(&str, bool)]| {
             let rule =
-                |&(name, client_publish): &(&str, bool)| ChannelRule { pattern: String::from(name), client_publish };
+                |&(name, client_publish): &(&str, bool)| ChannelRule { client_publish, ..ChannelRule::new(name) };
             Ok(config(|config| config.channels = rules.iter().map(rule).collect()))
         };
         for (name, value, expected) in [

@@ -12,6 +12,7 @@ mod layers;
 mod print;
 mod schema;
 mod secret;
+mod pointer;
 mod settings;
 
 pub use check::{Rule, Violation};
@@ -22,6 +23,7 @@ pub use layers::load;
 pub use print::{print, summary};
 pub use schema::{Kind, Schema, Section, Setting, schema};
 pub use secret::mask;
+pub use pointer::{BadPointer, Pointer};
 pub use settings::{ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Policy, Redis};
 
 #[cfg(test)]

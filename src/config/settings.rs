@@ -214,6 +214,12 @@ impl Config {
 }
 
 impl ChannelRule {
+    /// A rule for some channels that asks for nothing.
+    pub fn new(pattern: impl Into<String>) -> Self {
+        let policy = Policy::default();
+        Self { pattern: pattern.into(), client_publish: false, policy, key: None, critical: None, max_rate: None }
+    }
+
     /// Whether a channel is meant by this rule.
     pub fn fits(&self, channel: &str) -> bool {
         match self.pattern.strip_suffix('*') {

@@ -111,8 +111,17 @@ fn what_is_printed_loads_again_as_the_same() {
         config.redis.url = Some("unix:///run/a \"b\".sock".to_owned());
         config.heartbeat.ping_after = Duration::from_millis(61_500);
         config.channels = vec![
-            ChannelRule { pattern: "a'\"\\n*".to_owned(), client_publish: true },
-            ChannelRule { pattern: "b".to_owned(), client_publish: false },
+            ChannelRule { client_publish: true, ..ChannelRule::new("a'\"\\n*") },
+            ChannelRule {
+                policy: Policy::DropOldest,
+                key: Some("/symbol".into()),
+                critical: Some(Critical::Where(CriticalWhere {
+                    pointer: "/type".into(),
+                    values: vec!["goal".into(), "suspended".into()],
+                })),
+                max_rate: Some(2.5),
+                ..ChannelRule::new("b")
+            },
         ];
     });
     for config in [Config::default(), all_set] {
