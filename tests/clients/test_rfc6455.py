@@ -7,7 +7,7 @@ import time
 import pytest
 
 from harness import wait_until
-from peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Peer, close_frame, frame, request
+from peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, Peer, close_frame, frame, request
 
 MESSAGE_BYTES_MAX = 64 << 10
 SUBSCRIBE = b'{"id":1,"subscribe":"strict"}'
@@ -131,10 +131,11 @@ def test_a_client_that_never_answers_a_close_loses_its_place(start):
         wait_until(lambda: gateway.metric("ws_connections_active") == 0, "the place of a client that stays")
 
 
+COMMAND = b'{"id":1,"unsubscribe":"never.subscribed"}'
 FRAGMENTED = [
-    [start_of_message(SUBSCRIBE[:5]), frame(CONTINUATION, SUBSCRIBE[5:])],
-    [start_of_message(), *(frame(CONTINUATION, bytes([byte]), fin=False) for byte in SUBSCRIBE), frame(CONTINUATION)],
-    [start_of_message(SUBSCRIBE), frame(CONTINUATION, fin=False), frame(CONTINUATION)],
+    [start_of_message(COMMAND[:5]), frame(CONTINUATION, COMMAND[5:])],
+    [start_of_message(), *(frame(CONTINUATION, bytes([byte]), fin=False) for byte in COMMAND), frame(CONTINUATION)],
+    [start_of_message(COMMAND), frame(CONTINUATION, fin=False), frame(CONTINUATION)],
 ]
 
 
@@ -142,14 +143,12 @@ FRAGMENTED = [
 def test_fragments_with_control_frames_between_them_are_one_message(gateway, pieces):
     with Peer.opened(gateway.port, "/ws") as peer:
         for number, piece in enumerate(pieces):
-            payload = str(number).encode()
             peer.send(piece[:3])
-            peer.send(piece[3:] + frame(PING, payload) + frame(PONG, b"nobody asked"))
-            answers = [peer.frame()]
+            peer.send(piece[3:] + frame(PING, str(number).encode()) + frame(PONG, b"nobody asked"))
             if number == len(pieces) - 1:
-                answers.append(peer.frame())
-            assert answers[-1].payload == payload and answers[-1].opcode == PONG
-        assert b'"subscribed":"strict"' in answers[0].payload
+                answer = peer.json()
+                assert (answer["id"], answer["error"]["code"]) == (1, "not_subscribed")
+            assert peer.frame() == Frame(PONG, str(number).encode())
 
 
 def test_a_close_between_fragments_closes(gateway):
@@ -218,6 +217,15 @@ def test_frames_in_the_packet_of_the_request_are_not_lost(gateway, face):
         assert peer.frame().payload == b"early"
         peer.send(frame(PING, b"too")[4:])
         assert peer.frame().payload == b"too"
+
+
+def test_commands_and_a_close_in_the_packet_of_the_request_find_its_channels_subscribed(gateway):
+    with Peer(gateway.port) as peer:
+        leave = frame(TEXT, b'{"id":1,"unsubscribe":"early.a"}')
+        peer.send(request("/ws?channels=early.a,early.b") + leave + close_frame(1000))
+        peer.expect_open()
+        assert peer.json() == {"id": 1, "unsubscribed": "early.a"}
+        peer.expect_close(1000)
 
 
 def test_a_client_that_vanishes_in_the_middle_of_anything_gives_its_place_back(gateway):

@@ -26,14 +26,14 @@ MISTAKES = [
     ("[heartbeat]\nping_after = '25 parsecs'", [":2:", "heartbeat.ping_after"]),
     ("[heartbeat]\n\nping_after = 25", [":3:", "heartbeat.ping_after"]),
     ("[[channel]]\nclient_publish = true", ["channel", "match"]),
-    ("shards = 1\nshards = 2", [":2:", "shards"]),
+    ("shards = 1\nshards = 2", [":2:", "duplicate key"]),
     ("shards = ", [":1:"]),
     ("\x00", [":1:"]),
 ]
 
 
 @pytest.mark.parametrize("command", [("config", "check"), ("serve", "--config")], ids=["check", "serve"])
-@pytest.mark.parametrize(("text", "named"), MISTAKES)
+@pytest.mark.parametrize(("text", "named"), MISTAKES, ids=[" ".join(row[1]) for row in MISTAKES])
 def test_a_mistake_in_the_file_is_refused_by_name_with_its_line(file, command, text, named):
     path = file(text)
     refused = run_spillgate(*command, path)
