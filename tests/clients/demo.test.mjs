@@ -37,7 +37,7 @@ async function open(viewport, colorScheme) {
 }
 
 const state = page => page.locator('#state').getAttribute('data-state');
-const isLive = page => until(async () => await state(page) === 'open' && /^\d+:\d+$/.test(await page.locator('#score').textContent()),
+const isLive = page => until(async () => await state(page) === 'live' && /^\d+:\d+$/.test(await page.locator('#score').textContent()),
   'a page that is connected and shows a score', 20_000);
 
 /** Waits for something on the page to change. */
@@ -77,7 +77,7 @@ test('the page survives a restart of the gateway by itself', { timeout: 60_000 }
   await isLive(page);
   const { port } = gateway;
   await gateway.end();
-  await until(async () => await state(page) === 'waiting' || await state(page) === 'connecting', 'a page that says so');
+  await until(async () => await state(page) !== 'live', 'a page that says so');
   gateway = await start(port);
   await isLive(page);
   await moves(page, 'a clock', () => document.getElementById('clock').textContent);
