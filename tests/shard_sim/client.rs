@@ -165,7 +165,9 @@ impl Client {
                 let text = format!(r#"{{"id":{id},"publish":"{name}","data":1}}"#);
                 self.command(rng, id, Verb::Publish, at, &text);
             }
-            190..205 if json => self.command(rng, id, Verb::Nonsense, at, &format!(r#"{{"id":{id},"dance":"{name}"}}"#)),
+            190..205 if json => {
+                self.command(rng, id, Verb::Nonsense, at, &format!(r#"{{"id":{id},"dance":"{name}"}}"#))
+            }
             60..205 => self.frame(rng, 0x81, b"words that mean nothing here"),
             205..215 => self.frame(rng, 0x8a, b"a pong that nobody asked for"),
             215..225 => {

@@ -154,7 +154,8 @@ impl SimRing {
 
     /// Whether the network has something to carry, or somebody to accept.
     pub fn is_moving(&self) -> bool {
-        let accepting = self.backlog.iter().zip(&self.accepts).any(|(queued, armed)| !queued.is_empty() && !armed.is_empty());
+        let accepting =
+            self.backlog.iter().zip(&self.accepts).any(|(queued, armed)| !queued.is_empty() && !armed.is_empty());
         accepting || self.live.iter().any(|file| self.sockets[*file].is_moving())
     }
 

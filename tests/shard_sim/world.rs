@@ -129,7 +129,8 @@ impl World {
     pub fn leave(&mut self) {
         self.shard.leave();
         self.leaving = true;
-        let told: Vec<bool> = self.clients.iter().map(|client| client.is_owed() && client.status == Some(101)).collect();
+        let told: Vec<bool> =
+            self.clients.iter().map(|client| client.is_owed() && client.status == Some(101)).collect();
         assert!(told.iter().any(|told| *told), "nobody is there to be told");
         let deadline_us = self.now_us + 10_000_000;
         while !self.shard.has_left() {
@@ -186,11 +187,8 @@ impl World {
 
     fn connect(&mut self) {
         if self.rng.u8(..) < 40 && self.clients.len() < self.capacity + 10 {
-            let manners = Manners {
-                pongs: self.rng.u8(..) < 230,
-                eager: self.rng.u8(..) < 60,
-                tidy: self.rng.u8(..) < 230,
-            };
+            let manners =
+                Manners { pongs: self.rng.u8(..) < 230, eager: self.rng.u8(..) < 60, tidy: self.rng.u8(..) < 230 };
             let window = [200, 2000, 60_000][self.rng.usize(..3)];
             let mut client = Client::new(self.shard.ring_mut().connect(window), manners);
             client.request(&mut self.rng, &self.source);
