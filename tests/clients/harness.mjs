@@ -9,8 +9,9 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 
-const BINARY = process.env.SPILLGATE_BIN ?? path.resolve(import.meta.dirname, '../../target/debug/spillgate');
+const BINARY = process.env.SPILLGATE_BIN ?? fileURLToPath(new URL('../../target/debug/spillgate', import.meta.url));
 const START_TIMEOUT_MS = 20_000;
 
 /** Waits until `holds` answers something true, and returns it. */

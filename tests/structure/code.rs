@@ -187,7 +187,7 @@ fn what_is_no_code_is_blank_and_everything_else_stays_where_it_is() {
         (r#"a("b \" // c") d"#, "a(           ) d"),
         ("a(r#\"b \"c\"#) d", "a(         ) d"),
         ("a(br\"b\\\") d", "a(b     ) d"),
-        ("'a' '\\'' b'{' &'a str", "        b    &'a str"),
+        ("'a' '\\'' b'{' &'a str", "         b    &'a str"),
         ("é 'é' é", "é      é"),
         ("r#type", "r#type"),
     ] {
