@@ -1,1 +1,11 @@
-fn main() {}
+//! The `spillgate` program.
+
+use spillgate::server;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    server::main(server::cli::parse())
+}

@@ -1,1 +1,149 @@
-//! Room `admin`.
+//! The admin interface: health, metrics and the publish API, over HTTP on a thread of its own. It reads what the shards
+//! and the source show, and never makes them wait.
+
+mod exposition;
+
+use crate::bus::PublishError;
+use crate::config::Limits;
+use crate::lifecycle::Clock;
+use crate::shard::Shared;
+use crate::source::{Handle, Reached};
+use crate::wire::check_channel;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A shard ticks ten times a second: one that has taken no turn for this long hangs.
+const SHARD_HANGS_AFTER: Duration = Duration::from_secs(5);
+
+/// What the admin interface shows.
+#[derive(Clone)]
+pub struct View {
+    /// The process's clock.
+    pub clock: Clock,
+    /// The source.
+    pub source: Handle,
+    /// The shards, by number.
+    pub shards: Arc<[Arc<Shared>]>,
+    /// Bounds of the publish API.
+    pub limits: Limits,
+    /// Set when the gateway leaves.
+    pub leaving: Arc<AtomicBool>,
+}
+
+/// Serves the admin interface on a thread of its own, for as long as the process lives.
+///
+/// # Errors
+/// The thread or its runtime cannot be started.
+pub fn spawn(listener: TcpListener, view: View) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _entered = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)?
+    };
+    let serve = move || {
+        if let Err(error) = runtime.block_on(async { axum::serve(listener, routes(view)).await }) {
+            tracing::error!(%error, "the admin interface has ended");
+        }
+    };
+    std::thread::Builder::new().name("admin".into()).spawn(serve).map(drop)
+}
+
+fn routes(view: View) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/channels/{channel}/publish", post(publish))
+        .fallback(nothing_here)
+        .layer(DefaultBodyLimit::max(view.limits.update_bytes_max))
+        .with_state(view)
+}
+
+/// Whether the process does its work: a supervisor restarts it if not.
+async fn healthz(State(view): State<View>) -> Response {
+    let now_us = view.clock.now_us();
+    let age = |shard: &Arc<Shared>| Duration::from_micros(now_us.saturating_sub(shard.counters().last_turn_us));
+    let hanging = view.shards.iter().position(|shard| age(shard) > SHARD_HANGS_AFTER);
+    match hanging {
+        None => "ok\n".into_response(),
+        Some(_) if view.leaving.load(Ordering::Relaxed) => "leaving\n".into_response(),
+        Some(shard) => {
+            let text = format!("shard {shard} has taken no turn for {:.1?}\n", age(&view.shards[shard]));
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
+/// Whether clients should be sent here: a load balancer looks elsewhere if not.
+async fn readyz(State(view): State<View>) -> Response {
+    let status = view.source.status();
+    let since = Duration::from_micros(view.clock.now_us().saturating_sub(status.since_us));
+    let (code, text) = match () {
+        () if view.leaving.load(Ordering::Relaxed) => (StatusCode::SERVICE_UNAVAILABLE, "leaving\n".to_owned()),
+        () if !status.connected => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("Redis is away, since {:.0} s\n", since.as_secs_f64()))
+        }
+        () => (StatusCode::OK, "ready\n".to_owned()),
+    };
+    (code, text).into_response()
+}
+
+async fn metrics(State(view): State<View>) -> Response {
+    match exposition::expose(&view) {
+        Ok(text) => ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Publishes the body, byte for byte; answers whom it reached.
+async fn publish(
+    State(view): State<View>,
+    Path(channel): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    if let Err(fault) = check_channel(&channel, &view.limits) {
+        return refuse(StatusCode::BAD_REQUEST, "bad_channel", &fault.to_string());
+    }
+    let payload = match body {
+        Ok(payload) => payload,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return refuse_publish(PublishError::TooLarge);
+        }
+        Err(rejection) => return refuse(rejection.status(), "bad_body", &rejection.body_text()),
+    };
+    match view.source.publish(&channel, payload.into()).await {
+        Ok(Reached::Gateways(gateways)) => Json(json!({ "channel": channel, "gateways": gateways })).into_response(),
+        Ok(Reached::Sockets(sockets)) => Json(json!({ "channel": channel, "sockets": sockets })).into_response(),
+        Err(error) => refuse_publish(error),
+    }
+}
+
+fn refuse_publish(error: PublishError) -> Response {
+    let (status, code) = match error {
+        PublishError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        PublishError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        PublishError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+    };
+    refuse(status, code, &error.to_string())
+}
+
+async fn nothing_here() -> Response {
+    let what = "there are GET /healthz, /readyz, /metrics and POST /channels/{channel}/publish";
+    refuse(StatusCode::NOT_FOUND, "not_found", what)
+}
+
+fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response()
+}

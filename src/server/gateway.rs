@@ -1,0 +1,189 @@
+//! The start and the drain: threads are made in the order in which they need each other, and end in the opposite one.
+
+use crate::admin::{self, View};
+use crate::bus;
+use crate::config::Config;
+use crate::ids::ShardId;
+use crate::lifecycle::Clock;
+use crate::shard::{self, Parts, Seat, ShardEnd, Shared};
+use crate::source::{self, Handle, ShardLink};
+use crate::sys::{self, Doorbell, Mode};
+use anyhow::{Context, bail};
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Messages from one shard that may wait at the source.
+const OUTLET_MESSAGES_MAX: usize = 8192;
+/// Descriptors that are left to everything that is not a client.
+const DESCRIPTORS_LEFT: u64 = 64;
+/// The kernel's limit of a ring's table (IORING_MAX_FIXED_FILES).
+const TABLE_MAX: u64 = 1 << 20;
+/// How often the threads that tell nobody of their end are looked at.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+
+/// A gateway that runs.
+pub struct Gateway {
+    /// Where clients connect.
+    pub listening: Vec<SocketAddr>,
+    /// Where the admin interface is.
+    pub admin: SocketAddr,
+    /// Publishes, and tells how the source is.
+    pub source: Handle,
+    source_thread: JoinHandle<io::Result<()>>,
+    shards: Arc<[Arc<Shared>]>,
+    ends: Receiver<ShardEnd>,
+    leaving: Arc<AtomicBool>,
+    drain_timeout: Duration,
+}
+
+impl Gateway {
+    /// Starts everything; `page` is served at `/`.
+    ///
+    /// # Errors
+    /// What the host refuses, with what to do about it.
+    pub fn start(config: Config, page: Option<&'static [u8]>) -> anyhow::Result<Self> {
+        sys::check_host()?;
+        let nofile = sys::raise_nofile();
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let shards = if config.shards == 0 { cores.len().max(1) } else { config.shards };
+        let admin = TcpListener::bind(config.admin)
+            .with_context(|| format!("cannot listen on {} for the admin interface", config.admin))?;
+        let seats = sys::listen(&config.listen, shards)?;
+        let listening = seats[0].iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+        let table = table_slots(&config, nofile)?;
+
+        let clock = Clock::start();
+        let config = Arc::new(config);
+        let source_bell = Doorbell::new(Mode::NonBlocking)?;
+        let (ended, ends) = unbounded();
+        let (mut links, mut shared, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, listeners) in seats.into_iter().enumerate() {
+            let bell = Doorbell::new(Mode::Blocking)?;
+            let limits = &config.limits;
+            let (sender, inbox) =
+                bus::inbox(limits.inbox_messages_max, limits.inbox_bytes_max, bell.clone(), source_bell.clone());
+            let (outlet, receiver) = bus::outlet(OUTLET_MESSAGES_MAX, source_bell.clone());
+            links.push(ShardLink { inbox: sender, outlet: receiver });
+            let seen = Arc::new(Shared::new(bell));
+            shared.push(Arc::clone(&seen));
+            let parts = Parts {
+                id: ShardId(number as u16),
+                config: Arc::clone(&config),
+                listeners: listeners.len() as u8,
+                page,
+                inbox,
+                outlet,
+            };
+            let seat = Seat {
+                core: if config.pin_shards { cores.get(number % cores.len().max(1)).map(|core| core.id) } else { None },
+                rings: config.limits.rings_per_shard,
+                table,
+                listeners,
+                clock,
+                shared: seen,
+                ends: ended.clone(),
+            };
+            starts.push((seat, parts));
+        }
+        let (source, source_thread) = source::spawn(&config, clock, source_bell, links).context("the source")?;
+        for (seat, parts) in starts {
+            shard::run(seat, parts)?;
+        }
+        let shards: Arc<[Arc<Shared>]> = shared.into();
+        let leaving = Arc::new(AtomicBool::new(false));
+        let admin_address = admin.local_addr()?;
+        let view = View {
+            clock,
+            source: source.clone(),
+            shards: Arc::clone(&shards),
+            limits: config.limits.clone(),
+            leaving: Arc::clone(&leaving),
+        };
+        admin::spawn(admin, view).context("the admin interface")?;
+        let drain_timeout = config.drain.timeout;
+        Ok(Self { listening, admin: admin_address, source, source_thread, shards, ends, leaving, drain_timeout })
+    }
+
+    /// Runs until `signals` brings something, then leaves: everyone gets a close frame. A second signal ends it at once.
+    ///
+    /// # Errors
+    /// A thread has ended that should not have.
+    pub fn run(self, signals: &Receiver<i32>) -> anyhow::Result<()> {
+        loop {
+            match signals.recv_timeout(WATCH_EVERY) {
+                Ok(signal) => {
+                    tracing::info!(signal, "leaving");
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) => self.check_threads()?,
+                Err(RecvTimeoutError::Disconnected) => bail!("nobody listens for signals any more"),
+            }
+        }
+        self.leave(signals)
+    }
+
+    fn check_threads(&self) -> anyhow::Result<()> {
+        if let Ok(end) = self.ends.try_recv() {
+            match end.result {
+                Ok(()) => bail!("shard {} has ended by itself", end.shard.0),
+                Err(error) => return Err(error).with_context(|| format!("shard {} has ended", end.shard.0)),
+            }
+        }
+        if self.source_thread.is_finished() {
+            bail!("the source has ended by itself");
+        }
+        Ok(())
+    }
+
+    fn leave(self, signals: &Receiver<i32>) -> anyhow::Result<()> {
+        let deadline = Instant::now() + self.drain_timeout;
+        self.leaving.store(true, Ordering::Relaxed);
+        self.shards.iter().for_each(|shard| shard.leave());
+        let mut left = 0;
+        while left < self.shards.len() && Instant::now() < deadline && signals.is_empty() {
+            match self.ends.recv_timeout(Duration::from_millis(50)) {
+                Ok(end) => {
+                    end.result.with_context(|| format!("shard {} could not leave in order", end.shard.0))?;
+                    left += 1;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let connections: u64 = self.shards.iter().map(|shard| shard.counters().connections).sum();
+        if left < self.shards.len() {
+            tracing::warn!(connections, "left before everyone had closed");
+        } else {
+            tracing::info!("left");
+        }
+        self.source.stop();
+        Ok(())
+    }
+}
+
+/// Slots of each ring's table.
+fn table_slots(config: &Config, nofile: u64) -> anyhow::Result<u32> {
+    let most = nofile.saturating_sub(DESCRIPTORS_LEFT).min(TABLE_MAX);
+    if most < 64 {
+        bail!("RLIMIT_NOFILE is {nofile}, too low for a ring's table; raise it (`ulimit -n 65536`, LimitNOFILE=)");
+    }
+    let (wanted, rings) = (config.limits.connections_per_shard_max as u64, config.limits.rings_per_shard as u64);
+    if wanted == 0 {
+        return Ok(most as u32);
+    }
+    let needed = (wanted + 64).div_ceil(rings);
+    if needed > most {
+        bail!(
+            "limits.connections_per_shard_max = {wanted} needs {} rings a shard: RLIMIT_NOFILE is {nofile} and bounds \
+             each ring; set limits.rings_per_shard to {} or raise the limit",
+            (wanted + 64).div_ceil(most),
+            (wanted + 64).div_ceil(most),
+        );
+    }
+    Ok(needed as u32)
+}
