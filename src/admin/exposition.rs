@@ -15,7 +15,8 @@ use std::fmt;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of the buckets of a duration, in seconds.
-const BUCKETS_S: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+const BUCKETS_S: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// All metrics as text.
 ///
@@ -67,7 +68,11 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut text = Text(encoder);
         let all = &self.all;
-        text.gauge("ws_connections_active", "Connections that occupy a slot now, whatever their state.", all.connections)?;
+        text.gauge(
+            "ws_connections_active",
+            "Connections that occupy a slot now, whatever their state.",
+            all.connections,
+        )?;
         text.gauge("ws_connections_max", "Connections that the shards can hold.", all.connections_max)?;
         text.gauge("ws_websockets_active", "WebSockets that are open now.", all.websockets)?;
         text.counter("ws_connections_accepted", "Connections accepted.", all.accepted)?;
@@ -81,8 +86,16 @@ impl Collector for Scrape {
         text.gauge("ws_outbox_messages", "Updates that wait for slow sockets now.", all.outbox_messages)?;
         text.gauge("ws_outbox_bytes", "Bytes that wait for slow sockets now.", all.outbox_bytes)?;
         text.gauge("ws_partial_bytes", "Bytes of unfinished requests and frames now.", all.partial_bytes)?;
-        text.counter("ws_polls_rearmed", "Watches that the kernel ended and that were armed again.", all.polls_rearmed)?;
-        text.seconds("ws_message_latency_seconds", "Time from an update's arrival to its write, for each delivery.", &self.latency)?;
+        text.counter(
+            "ws_polls_rearmed",
+            "Watches that the kernel ended and that were armed again.",
+            all.polls_rearmed,
+        )?;
+        text.seconds(
+            "ws_message_latency_seconds",
+            "Time from an update's arrival to its write, for each delivery.",
+            &self.latency,
+        )?;
         text.seconds("ws_turn_seconds", "Length of the shards' turns (the event loop lag).", &self.turns)?;
         let turns = self.shards.iter().map(|shard| shard.turns);
         text.by_shard("ws_turns", "Turns that a shard has taken.", MetricType::Counter, turns)?;
@@ -91,15 +104,31 @@ impl Collector for Scrape {
         let connections = self.shards.iter().map(|shard| shard.connections);
         text.by_shard("ws_shard_connections", "Connections of a shard now.", MetricType::Gauge, connections)?;
         let source = &self.source;
-        text.gauge("ws_source_connected", "Whether updates can come from the source (1) or not (0).", source.connected)?;
+        text.gauge(
+            "ws_source_connected",
+            "Whether updates can come from the source (1) or not (0).",
+            source.connected,
+        )?;
         text.counter("ws_source_lost", "Times that the source was lost.", source.lost)?;
         text.counter("ws_updates_received", "Updates received by the source.", source.received)?;
         text.counter("ws_updates_too_large", "Updates dropped because they were over the limit.", source.too_large)?;
         text.counter("ws_updates_offered", "Updates offered to a shard's inbox.", source.offered)?;
-        text.counter("ws_updates_conflated", "Updates that a newer one replaced while an inbox was full.", source.conflated)?;
+        text.counter(
+            "ws_updates_conflated",
+            "Updates that a newer one replaced while an inbox was full.",
+            source.conflated,
+        )?;
         text.gauge("ws_channels_wanted", "Channels that clients want now.", source.channels_wanted)?;
-        text.gauge("ws_channels_confirmed", "Channels that are subscribed at the source now.", source.channels_confirmed)?;
-        text.counter("ws_publish_errors", "Publishes by clients and the publish API that failed.", source.publish_errors)
+        text.gauge(
+            "ws_channels_confirmed",
+            "Channels that are subscribed at the source now.",
+            source.channels_confirmed,
+        )?;
+        text.counter(
+            "ws_publish_errors",
+            "Publishes by clients and the publish API that failed.",
+            source.publish_errors,
+        )
     }
 }
 
@@ -124,13 +153,7 @@ impl Text<'_> {
         Ok(())
     }
 
-    fn by_shard(
-        &mut self,
-        name: &str,
-        help: &str,
-        kind: MetricType,
-        values: impl Iterator<Item = u64>,
-    ) -> fmt::Result {
+    fn by_shard(&mut self, name: &str, help: &str, kind: MetricType, values: impl Iterator<Item = u64>) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, kind)?;
         for (shard, value) in values.enumerate() {
             let label = [("shard", shard.to_string())];
@@ -155,7 +178,8 @@ impl Text<'_> {
             })
             .collect();
         buckets.push((f64::MAX, values.len() - below));
-        let sum = values.iter_recorded().map(|at| at.value_iterated_to() as f64 * at.count_at_value() as f64).sum::<f64>();
+        let sum =
+            values.iter_recorded().map(|at| at.value_iterated_to() as f64 * at.count_at_value() as f64).sum::<f64>();
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(sum / 1e6, values.len(), &buckets, None)
     }

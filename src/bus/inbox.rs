@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 /// What became of an update that was offered to a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,7 @@ impl InboxSender {
             return true;
         }
         self.shared.waiting.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst); // pairs with the one in `settle`: one of the two sides sees the other
         self.flush_once() // the shard may have emptied the queue just before it could see the flag
     }
 
@@ -197,6 +198,7 @@ impl InboxReceiver {
             self.shared.bytes.fetch_sub(self.taken, Ordering::Relaxed);
             self.taken = 0;
         }
+        fence(Ordering::SeqCst);
         if self.shared.waiting.load(Ordering::SeqCst) && self.shared.waiting.swap(false, Ordering::SeqCst) {
             self.source.ring();
         }

@@ -125,6 +125,13 @@ impl DemoArgs {
     pub fn overrides(&self) -> Overrides {
         Overrides { listen: self.listen.clone(), admin: self.admin, redis: None, shards: self.shards }
     }
+
+    /// The checked settings of the demo: no file, and always the embedded engine.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let mut config = config::load(&self.overrides(), std::env::vars_os(), None)?;
+        config.redis.url = None;
+        Ok(config)
+    }
 }
 
 /// Answers `spillgate config …` on stdout and stderr.

@@ -63,7 +63,9 @@ fn signals() -> anyhow::Result<Receiver<i32>> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         // A third signal while two wait changes nothing.
-        signals.forever().for_each(|signal| drop(sender.try_send(signal)));
+        for signal in signals.forever() {
+            let _ = sender.try_send(signal);
+        }
     })?;
     Ok(receiver)
 }

@@ -30,7 +30,8 @@ pub enum ChannelFault {
 /// Bytes of a name that is too long which are shown to whoever sent it.
 const SHOWN_BYTES_MAX: usize = 40;
 
-/// Says whether `name` may name a channel: not empty, at most `limits.channel_name_bytes_max` bytes, no control characters.
+/// Says whether `name` may name a channel: not empty, at most `limits.channel_name_bytes_max` bytes, no control
+/// characters.
 ///
 /// # Errors
 /// The first thing that is wrong with the name.

@@ -163,7 +163,8 @@ fn fault(id: Option<Id>, code: &'static str, message: impl Into<String>) -> Comm
 
 /// The keys of the object that `text` is.
 fn fields(text: &str) -> Result<Fields, String> {
-    // The object itself is one level; both parsers walk what is inside by recursion, so the depth is bounded before either sees it.
+    // The object itself is one level; both parsers walk what is inside by recursion, so the depth is bounded before
+    // either sees it.
     if !nests_at_most(text, NESTING_MAX + 1) {
         return Err(format!("nested too deep: use at most {NESTING_MAX} levels"));
     }
@@ -171,8 +172,8 @@ fn fields(text: &str) -> Result<Fields, String> {
     if let Ok(fields) = simd_json::from_slice(&mut text.as_bytes().to_vec()) {
         return Ok(fields);
     }
-    // simd-json refuses numbers beyond 64 bits and lone surrogates, which browsers do write (and `data` may hold); serde_json passes
-    // over both. Where it refuses too, it says where and why.
+    // simd-json refuses numbers beyond 64 bits and lone surrogates, which browsers do write (and `data` may hold);
+    // serde_json passes over both. Where it refuses too, it says where and why.
     serde_json::from_str(text).map_err(|error| format!("not a command in JSON ({error}): {EXAMPLES}"))
 }
 

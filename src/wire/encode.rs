@@ -39,7 +39,7 @@ pub fn pong_frame(payload: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     let reason = cut(reason, CLOSE_REASON_BYTES_MAX);
-    frame(OpCode::Control(Control::Close), &[&code.to_be_bytes(), reason.as_bytes()])
+    frame(OpCode::Control(Control::Close), &[&code.to_be_bytes()[..], reason.as_bytes()])
 }
 
 /// The start of `text`: at most `bytes_max` bytes, ended between two characters.
@@ -50,17 +50,16 @@ pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
 
 /// A text frame whose payload is `parts`, one after the other.
 pub(super) fn text_frame_of(parts: &[&str]) -> Vec<u8> {
-    let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-    frame(OpCode::Data(Data::Text), &parts)
+    frame(OpCode::Data(Data::Text), parts)
 }
 
-fn frame(opcode: OpCode, parts: &[&[u8]]) -> Vec<u8> {
+fn frame(opcode: OpCode, parts: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let header = FrameHeader { opcode, ..FrameHeader::default() };
-    let payload_bytes: usize = parts.iter().map(|part| part.len()).sum();
+    let payload_bytes: usize = parts.iter().map(|part| part.as_ref().len()).sum();
     let mut bytes = Vec::with_capacity(header.len(payload_bytes as u64) + payload_bytes);
     header.format(payload_bytes as u64, &mut bytes).expect("a Vec takes every write");
     for part in parts {
-        bytes.extend_from_slice(part);
+        bytes.extend_from_slice(part.as_ref());
     }
     bytes
 }

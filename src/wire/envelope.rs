@@ -1,6 +1,7 @@
 //! What the server tells its clients, each message a whole WebSocket frame, encoded once and sent to everyone.
 //!
-//! Invariant: nothing in a payload, a channel's name or an id breaks out of its place: an envelope has exactly its own keys.
+//! Invariant: nothing in a payload, a channel's name or an id breaks out of its place: an envelope has exactly its
+//! own keys.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,8 +23,9 @@ pub fn raw_update(payload: &[u8]) -> Vec<u8> {
 
 /// An update as the JSON face sends it: `{"channel":"c","seq":18,"ts":1763770000123,"data":…}`.
 ///
-/// `data` is the payload itself where that is JSON (nested at most 64 deep, so that no client's parser trips over it), else the
-/// payload as a JSON string; bytes that are not UTF-8 come as base64, marked by `"base64":true`. `ts_ms` is milliseconds since 1970.
+/// `data` is the payload itself where that is JSON (nested at most 64 deep, so that no client's parser trips over
+/// it), else the payload as a JSON string; bytes that are not UTF-8 come as base64, marked by `"base64":true`.
+/// `ts_ms` is milliseconds since 1970.
 #[must_use]
 pub fn json_update(channel: &str, seq: u64, ts_ms: u64, payload: &[u8]) -> Vec<u8> {
     let head = format!(r#"{{"channel":{},"seq":{seq},"ts":{ts_ms},"data":"#, json_string(channel));

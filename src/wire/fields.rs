@@ -129,7 +129,9 @@ impl<'de> Deserialize<'de> for Scalar {
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Scalar, E> {
-                Ok(u64::try_from(number).map_or(Scalar::Signed(number), Scalar::Unsigned))
+                // Only simd-json says a signed zero, for `-0`, which no integer repeats as it came; serde_json says
+                // a float.
+                Ok(if number == 0 { Scalar::Other } else { Scalar::Signed(number) })
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Scalar, E> {

@@ -88,9 +88,9 @@ impl Partial {
 
 /// Decodes what one read brought, and hands each whole frame to `sink`.
 ///
-/// `bytes` is unmasked in place and may be reused after the call. A paused client is resumed with no new bytes; ones that are read
-/// nevertheless wait behind those already kept. After a [`ClientFrame::Close`], a [`Flow::Stop`] or an error the stream is over:
-/// nothing is kept, and the function is not to be called again for this client.
+/// `bytes` is unmasked in place and may be reused after the call. A paused client is resumed with no new bytes; ones
+/// that are read nevertheless wait behind those already kept. After a [`ClientFrame::Close`], a [`Flow::Stop`] or an
+/// error the stream is over: nothing is kept, and the function is not to be called again for this client.
 ///
 /// # Errors
 /// The first violation of the protocol. Frames before it have been handed over.

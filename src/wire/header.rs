@@ -1,6 +1,7 @@
 //! A client frame's header: what may stand in it, and the mask that it carries.
 //!
-//! Invariant: a [`Started`] frame is one that may come here and now; everything else was refused at its header, before any payload.
+//! Invariant: a [`Started`] frame is one that may come here and now; everything else was refused at its header,
+//! before any payload.
 
 use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
@@ -56,7 +57,8 @@ impl Kind {
 }
 
 impl Started {
-    /// Accepts a header or says what is wrong with it. `earlier` is what has come of a fragmented message that has not ended.
+    /// Accepts a header or says what is wrong with it. `earlier` is what has come of a fragmented message that has
+    /// not ended.
     pub fn check(
         header: &FrameHeader,
         payload_bytes: u64,

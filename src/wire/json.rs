@@ -1,11 +1,14 @@
 //! What all JSON in this room is held to before anything walks it: how deep it may nest.
 //!
-//! Invariant: nothing is handed to a parser, or to a client's parser, that recurses deeper than [`NESTING_MAX`] and an envelope.
+//! Invariant: nothing is handed to a parser, or to a client's parser, that recurses deeper than [`NESTING_MAX`] and
+//! an envelope.
 
-/// How deep an update's JSON may nest. Below the limits of the parsers that clients use (serde_json stops at 128 by default).
+/// How deep an update's JSON may nest. Below the limits of the parsers that clients use (serde_json stops at 128 by
+/// default).
 pub const NESTING_MAX: usize = 64;
 
-/// Whether valid JSON opens no more than `max` arrays and objects inside each other. Of text that is not JSON it says nothing of use.
+/// Whether valid JSON opens no more than `max` arrays and objects inside each other. Of text that is not JSON it says
+/// nothing of use.
 pub fn nests_at_most(json: &str, max: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in json.bytes() {

@@ -1,7 +1,8 @@
 //! What goes over a client's socket: HTTP request heads, WebSocket frames, commands and envelopes.
 //!
-//! Promise: pure. Bytes and limits come in, values and bytes come out: no IO, no clock, no `unsafe`. Nothing that a client or a
-//! publisher sends makes this room panic, keep more than the limits say, or write bytes that the other side could misread.
+//! Promise: pure. Bytes and limits come in, values and bytes come out: no IO, no clock, no `unsafe`. Nothing that a
+//! client or a publisher sends makes this room panic, keep more than the limits say, or write bytes that the other
+//! side could misread.
 
 pub mod channel;
 pub mod command;
@@ -18,6 +19,7 @@ mod target;
 pub use channel::{ChannelFault, check_channel};
 pub use command::{Command, CommandError, Id};
 pub use encode::{binary_frame, close_frame, ping_frame, pong_frame, text_frame};
+pub use envelope::{json_update, raw_update};
 pub use frame::{ClientFrame, Flow, Partial, Violation, decode};
 pub use refusal::{Refusal, page_response, switching_protocols, unavailable};
 pub use request::{Accept, Request};

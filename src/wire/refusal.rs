@@ -48,7 +48,8 @@ impl Refusal {
         self
     }
 
-    /// The whole HTTP/1.1 response, with `{"error":{"code":"…","message":"…"}}` as its body; the connection closes after it.
+    /// The whole HTTP/1.1 response, with `{"error":{"code":"…","message":"…"}}` as its body; the connection closes
+    /// after it.
     #[must_use]
     pub fn response(&self) -> Vec<u8> {
         #[derive(Serialize)]

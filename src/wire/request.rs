@@ -1,7 +1,7 @@
 //! The head of a client's HTTP/1.1 request, parsed once into what the client wants of the gateway.
 //!
-//! Promise: a [`Request`] can be served as it is: its channels are checked, and its handshake is one that RFC 6455 accepts.
-//! Every other head is a [`Refusal`] that says what is wrong and what to do.
+//! Promise: a [`Request`] can be served as it is: its channels are checked, and its handshake is one that RFC 6455
+//! accepts. Every other head is a [`Refusal`] that says what is wrong and what to do.
 
 use httparse::{Header, Status};
 use tungstenite::handshake::server::create_response;
@@ -52,8 +52,8 @@ impl Accept {
 /// Headers that a request may have.
 pub const HEADERS_MAX: usize = 64;
 
-/// Parses a request's head: `None` while it is incomplete (the caller bounds the time), else the request and the length of its head,
-/// in bytes; what lies behind it is the client's first frames.
+/// Parses a request's head: `None` while it is incomplete (the caller bounds the time), else the request and the
+/// length of its head, in bytes; what lies behind it is the client's first frames.
 ///
 /// # Errors
 /// Why the request is not served.
@@ -128,7 +128,8 @@ fn handshake(head: &httparse::Request<'_, '_>) -> Result<Accept, Refusal> {
     }
     let bad_key = || bad_request("Sec-WebSocket-Key must be there once, and base64 of 16 bytes: send a random one");
     let key = single(head.headers, "Sec-WebSocket-Key").ok_or_else(bad_key)?;
-    // What tungstenite looks at, in the one form that it knows: it takes a list of upgrades, or a second Connection line, for none.
+    // What tungstenite looks at, in the one form that it knows: it takes a list of upgrades, or a second Connection
+    // line, for none.
     let request = http::Request::get("/")
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")

@@ -1,7 +1,7 @@
 //! The target of a request: which path, and which channels it names.
 //!
-//! A channel's name reads the same in a path and in a query: percent-decoded as UTF-8, and `+` is a plus (a space is `%20`). A list is
-//! split at its commas before it is decoded, so `%2C` is a comma inside a name.
+//! A channel's name reads the same in a path and in a query: percent-decoded as UTF-8, and `+` is a plus (a space is
+//! `%20`). A list is split at its commas before it is decoded, so `%2C` is a comma inside a name.
 
 use super::channel::{ChannelFault, check_channel};
 use super::encode::cut;
@@ -42,7 +42,8 @@ pub fn raw_channel(encoded: &str, limits: &Limits) -> Result<Box<str>, Refusal> 
     channel(encoded, limits)
 }
 
-/// The channels that `?channels=a,b` names, each once, in order. An empty list is no channels; other parameters mean nothing here.
+/// The channels that `?channels=a,b` names, each once, in order. An empty list is no channels; other parameters mean
+/// nothing here.
 pub fn json_channels(query: &str, limits: &Limits) -> Result<Vec<Box<str>>, Refusal> {
     let channels_max = limits.channels_per_connection_max;
     let lists = query.split('&').filter_map(|parameter| parameter.strip_prefix("channels="));

@@ -58,7 +58,8 @@ fn an_id_comes_back_as_it_came() {
         };
         assert_eq!(serde_json::to_string(&read).unwrap(), id);
     }
-    for id in ["1.5", "1.0", "null", "true", "[]", "{}", "18446744073709551616", &format!("{:?}", "x".repeat(65))] {
+    let too_long = format!("{:?}", "x".repeat(ID_BYTES_MAX + 1));
+    for id in ["1.5", "1.0", "-0", "null", "true", "[]", "{}", "18446744073709551616", &too_long] {
         assert_eq!(code(&format!(r#"{{"id":{id},"subscribe":"c"}}"#)), "bad_id", "{id}");
     }
 }
@@ -96,6 +97,7 @@ fn what_is_not_a_json_object_is_refused() {
         "\0",
         "null",
         "[]",
+        r#"[1,"c"]"#,
         "\"subscribe\"",
         r#"{"subscribe":"c""#,
         r#"{"subscribe":"c",}"#,

@@ -209,11 +209,17 @@ fn a_message_of_exactly_the_limit_passes() {
 
 #[test]
 fn what_is_kept_grows_with_what_arrived_not_with_what_was_announced() {
-    let bytes = frame(0x82, &vec![0; MESSAGE_BYTES_MAX]);
-    let mut partial = None;
-    let sink = &mut |_: ClientFrame<'_>| Flow::Continue;
-    decode(&mut partial, &mut bytes[..100].to_vec(), MESSAGE_BYTES_MAX, sink).unwrap();
-    assert!(partial.unwrap().bytes() < 1024);
+    let whole = frame(0x82, &vec![0; MESSAGE_BYTES_MAX]);
+    let fragments = [frame(0x02, b""), frame(0x00, b"x").repeat(MESSAGE_BYTES_MAX)].concat();
+    for stream in [&whole[..whole.len() - 1], &fragments] {
+        let (mut partial, mut arrived) = (None, 0);
+        for read in stream.chunks(1000) {
+            decode(&mut partial, &mut read.to_vec(), MESSAGE_BYTES_MAX, &mut |_| Flow::Continue).unwrap();
+            arrived += read.len();
+            let kept = partial.as_ref().unwrap().bytes();
+            assert!(kept <= 512 + MESSAGE_BYTES_MAX.min(2 * arrived), "{kept} bytes for {arrived}");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,139 @@
+//! The source's side towards the shards: their queues, the table, and the counters.
+//!
+//! Invariant: nothing here waits for a shard.
+
+use super::publish::Asker;
+use super::table::{Message, Received, Table, Word};
+use super::{Reached, ShardLink};
+use crate::bus::{Offer, PublishError, ToShard, ToSource};
+use crate::lifecycle::Clock;
+use crate::metrics::SourceCounters;
+use std::time::Duration;
+
+use super::health::AtMostEvery;
+
+/// Answers to clients that may wait in front of a full inbox. Past it the shard's requests are left where they are: its
+/// outlet fills, and its clients are told that it is busy.
+const ANSWERS_MAX: usize = 4096;
+
+/// The shards, and what they want.
+pub struct Desk {
+    pub table: Table,
+    pub counters: SourceCounters,
+    /// When `connected` changed last.
+    pub since_us: u64,
+    clock: Clock,
+    shards: Vec<ShardLink>,
+    /// What the table said and has yet to be offered; kept for its memory.
+    words: Vec<Word>,
+    too_large: AtMostEvery,
+}
+
+impl Desk {
+    pub fn new(table: Table, clock: Clock, shards: Vec<ShardLink>) -> Self {
+        Self {
+            table,
+            counters: SourceCounters::default(),
+            since_us: clock.now_us(),
+            clock,
+            shards,
+            words: Vec::new(),
+            too_large: AtMostEvery::new(Duration::from_secs(1)),
+        }
+    }
+
+    pub fn now_us(&self) -> u64 {
+        self.clock.now_us()
+    }
+
+    /// Notes whether the source can be reached.
+    pub fn set_connected(&mut self, connected: bool) {
+        let connected = u64::from(connected);
+        if self.counters.connected != connected {
+            self.counters.lost += u64::from(connected == 0);
+            (self.counters.connected, self.since_us) = (connected, self.now_us());
+        }
+    }
+
+    /// Lets the table speak, and offers what it says to the shards.
+    pub fn with_table<T>(&mut self, speak: impl FnOnce(&mut Table, &mut Vec<Word>) -> T) -> T {
+        let spoken = speak(&mut self.table, &mut self.words);
+        for word in self.words.drain(..) {
+            match word {
+                Word::Confirmed(shard, confirmed) => self.shards[shard.index()].inbox.confirm(confirmed),
+                Word::Update(shard, channel, update) => {
+                    self.counters.offered += 1;
+                    match self.shards[shard.index()].inbox.offer(channel, update) {
+                        Offer::Queued | Offer::Held => {}
+                        Offer::Conflated => self.counters.conflated += 1,
+                    }
+                }
+            }
+        }
+        spoken
+    }
+
+    /// Hands out what was published. Answers the number of sockets that listen.
+    pub fn receive(&mut self, channel: &str, payload: &[u8], subscribing: bool) -> Result<u64, PublishError> {
+        self.counters.received += 1;
+        let now_us = self.now_us();
+        let message = Message { channel, payload, now_us, ts_ms: self.clock.unix_ms(now_us), subscribing };
+        match self.with_table(|table, words| table.receive(&message, words)) {
+            Received::Given(sockets) => Ok(sockets),
+            Received::TooLarge => {
+                self.counters.too_large += 1;
+                if self.too_large.allows(now_us) {
+                    tracing::warn!(channel, bytes = payload.len(), "an update was larger than limits.update_bytes_max");
+                }
+                Err(PublishError::TooLarge)
+            }
+        }
+    }
+
+    /// Tells whoever published what became of it.
+    pub fn answer(&mut self, asker: Asker, outcome: Result<Reached, PublishError>) {
+        if !matches!(asker, Asker::Probe) {
+            self.counters.publish_errors += u64::from(outcome.is_err());
+        }
+        match asker {
+            Asker::Client(ticket) => {
+                let answer = ToShard::Published { outcome: outcome.map(drop), ticket: ticket.clone() };
+                self.shards[ticket.shard.index()].inbox.answer(answer);
+            }
+            Asker::Api(answer) => drop(answer.send(outcome)), // whoever asked may be gone
+            Asker::Probe => {}
+        }
+    }
+
+    /// The next request of a shard, if there is one and its answers do not pile up.
+    pub fn next_request(&self, shard: usize) -> Option<ToSource> {
+        let ShardLink { inbox, outlet } = &self.shards[shard];
+        (inbox.answers_waiting() < ANSWERS_MAX).then(|| outlet.try_recv()).flatten()
+    }
+
+    /// Whether [`Desk::next_request`] has something for any shard.
+    pub fn has_request(&self) -> bool {
+        self.shards.iter().any(|shard| !shard.outlet.is_empty() && shard.inbox.answers_waiting() < ANSWERS_MAX)
+    }
+
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Hands over what had to wait, as far as there is room, and wakes the shards: once a batch.
+    pub fn hand_over(&mut self) {
+        for ShardLink { inbox, .. } in &mut self.shards {
+            let _ = inbox.flush(); // where something stays, the shard rings when it has made room
+            inbox.ring();
+        }
+    }
+
+    /// Everything that is shown, as one array.
+    pub fn shown(&mut self) -> [u64; SourceCounters::LEN + 1] {
+        self.counters.channels_wanted = self.table.channels_wanted();
+        self.counters.channels_confirmed = self.table.channels_confirmed();
+        let mut shown = [self.since_us; SourceCounters::LEN + 1];
+        shown[..SourceCounters::LEN].copy_from_slice(&self.counters.values());
+        shown
+    }
+}
