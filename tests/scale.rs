@@ -44,20 +44,10 @@ struct Size {
 }
 
 static SIZE: LazyLock<Size> = LazyLock::new(|| {
-    let full = Size {
-        fan_out_seconds: 30,
-        nofile: 20_000,
-        table_sockets: 30_000,
-        latecomers: 12_000,
-        round_sockets: 12_000,
-    };
-    let reduced = Size {
-        fan_out_seconds: 10,
-        nofile: 4_000,
-        table_sockets: 6_000,
-        latecomers: 2_400,
-        round_sockets: 4_000,
-    };
+    let full =
+        Size { fan_out_seconds: 30, nofile: 20_000, table_sockets: 30_000, latecomers: 12_000, round_sockets: 12_000 };
+    let reduced =
+        Size { fan_out_seconds: 10, nofile: 4_000, table_sockets: 6_000, latecomers: 2_400, round_sockets: 4_000 };
     if std::env::var_os("SPILLGATE_FULL").is_some() { full } else { reduced }
 });
 
@@ -100,7 +90,10 @@ fn every_socket_gets_every_update_of_a_hot_channel() {
     println!("{updates} updates to {FAN_OUT_SOCKETS} sockets, published in {took:.1?}");
     assert_eq!(report.updates_each, (updates, updates), "{report:?}");
     assert_whole(&report);
-    assert!(took < Duration::from_secs(u64::from(SIZE.fan_out_seconds)) * 11 / 10, "the publisher was held up: {took:?}");
+    assert!(
+        took < Duration::from_secs(u64::from(SIZE.fan_out_seconds)) * 11 / 10,
+        "the publisher was held up: {took:?}"
+    );
     assert_eq!(gateway.metric("ws_messages_dropped_total"), 0.0);
 }
 

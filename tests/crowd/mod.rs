@@ -8,8 +8,9 @@ pub mod payload;
 mod report;
 mod swarm;
 
+#[allow(unused_imports)] // for the bare server of a bench
 pub use client::ACCEPT;
-pub use report::{Report, Tally};
+pub use report::Report;
 
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
@@ -37,8 +38,6 @@ pub struct Job {
     pub core: Option<usize>,
     /// How long it waits, in seconds, for what it is told to wait for.
     pub patience_s: u64,
-    /// Which source address its sockets have.
-    source: u32,
 }
 
 /// What a crowd is told; each is answered by one report.
@@ -74,8 +73,8 @@ pub struct Crowd {
 /// Becomes a crowd, if this process was started as one, and says so when it is done.
 pub fn join_if_asked() -> Option<ExitCode> {
     let job = std::env::var(VARIABLE).ok()?;
-    let job = serde_json::from_str(&job).expect("the job of a crowd is JSON");
-    Some(match swarm::run(job) {
+    let (job, source) = serde_json::from_str(&job).expect("the job of a crowd is JSON");
+    Some(match swarm::run(job, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("a crowd failed: {error}");
@@ -101,12 +100,12 @@ impl Crowd {
     }
 
     /// Starts a crowd.
-    pub fn start(mut job: Job) -> Self {
+    pub fn start(job: Job) -> Self {
         static CROWDS: AtomicU32 = AtomicU32::new(0);
         // Ports rest for a minute after their socket: no crowd takes the address of one shortly before.
-        job.source = (std::process::id() % 4096) * 64 + CROWDS.fetch_add(1, Ordering::Relaxed) % 64;
+        let source = (std::process::id() % 4096) * 64 + CROWDS.fetch_add(1, Ordering::Relaxed) % 64;
         let program = std::env::current_exe().expect("a program knows where it is");
-        let job_text = serde_json::to_string(&job).expect("a job has a JSON form");
+        let job_text = serde_json::to_string(&(&job, source)).expect("a job has a JSON form");
         let mut child = Command::new(program)
             .env(VARIABLE, job_text)
             .stdin(Stdio::piped())

@@ -7,7 +7,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, BufRead, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 const STALLED_RECEIVE_BYTES: usize = 2048;
 /// Sockets that wait for their answer at a time: fewer than a listener's backlog holds.
 const AT_ONCE: u64 = 512;
+const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 const WAKE: Token = Token(usize::MAX);
 
 struct Swarm {
     job: Job,
+    /// The source address of all its sockets: each crowd has a range of ports of its own.
+    source: Ipv4Addr,
     poll: Poll,
     members: Vec<Member>,
     tally: Tally,
@@ -37,7 +40,7 @@ struct Member {
 }
 
 /// Does `job` until it is told to leave, or whoever started it ends.
-pub fn run(job: Job) -> io::Result<()> {
+pub fn run(job: Job, source: u32) -> io::Result<()> {
     if let Some(id) = job.core {
         core_affinity::set_for_current(core_affinity::CoreId { id });
     }
@@ -46,9 +49,9 @@ pub fn run(job: Job) -> io::Result<()> {
     let orders = listen_for_orders(Arc::new(Waker::new(poll.registry(), WAKE)?));
     let members = Vec::with_capacity(job.sockets as usize);
     let buffer = vec![0; 64 << 10].into();
-    let swarm =
-        Swarm { job, poll, members, tally: Tally::default(), unanswered: 0, buffer, replies: Vec::new() };
-    swarm.live(&orders)
+    let source = Ipv4Addr::from(u32::from(FIRST_SOURCE) + source);
+    let (tally, replies) = (Tally::default(), Vec::new());
+    Swarm { job, source, poll, members, tally, unanswered: 0, buffer, replies }.live(&orders)
 }
 
 /// Orders come a line each; the end of stdin is the order to leave.
@@ -116,12 +119,12 @@ impl Swarm {
     fn connect_more(&mut self) {
         while self.members.len() < self.job.sockets as usize && self.unanswered < AT_ONCE.max(self.job.at_once) {
             let at = self.members.len();
-            let stalls = self.job.stalls_every > 0 && at as u64 % self.job.stalls_every == 0;
+            let stalls = self.job.stalls_every > 0 && (at as u64).is_multiple_of(self.job.stalls_every);
             let stream = self.connect(at, stalls).ok();
-            let member = Member { stream, client: Client::new(), asked: false, stalls };
+            let connects = stream.is_some();
             self.unanswered += 1;
-            self.members.push(member);
-            if self.members[at].stream.is_some() {
+            self.members.push(Member { stream, client: Client::new(), asked: false, stalls });
+            if connects {
                 self.hear(at, false);
             } else {
                 self.end(at);
@@ -135,11 +138,7 @@ impl Swarm {
         if stalls {
             socket.set_recv_buffer_size(STALLED_RECEIVE_BYTES)?;
         }
-        if server.ip().is_loopback() && server.is_ipv4() {
-            // Each crowd has an address, and so a range of ports, of its own.
-            let own = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + self.job.source);
-            socket.bind(&SocketAddr::new(IpAddr::V4(own), 0).into())?;
-        }
+        socket.bind(&SocketAddr::from((self.source, 0)).into())?;
         match socket.connect(&server.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}

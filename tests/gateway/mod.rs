@@ -93,7 +93,8 @@ impl Gateway {
     /// Resident memory, in bytes.
     pub fn rss(&self) -> u64 {
         let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("it lives");
-        let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("statm has a second field");
+        let pages: u64 =
+            statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("statm has a second field");
         pages * 4096
     }
 
