@@ -68,7 +68,9 @@ fn main() -> ExitCode {
     ];
     let trials = tests.map(|(name, test)| {
         Trial::test(name, move || {
+            let began = Instant::now();
             test();
+            println!("took {:.1?}", began.elapsed());
             Ok(())
         })
     });
@@ -112,9 +114,9 @@ fn an_idle_socket_costs_next_to_nothing() {
 
 fn whoever_finds_no_slot_hurts_nobody_who_has_one() {
     let mut gateway = Gateway::start(&Settings { shards: 2, nofile: Some(SIZE.nofile), ..Settings::default() });
+    let mut crowds = gather(&gateway, SIZE.table_sockets);
     let capacity = gateway.metric("ws_connections_max") as u64;
     assert!(SIZE.nofile < SIZE.table_sockets && SIZE.table_sockets < capacity, "{capacity} slots");
-    let mut crowds = gather(&gateway, SIZE.table_sockets);
 
     let late = Job { at_once: SIZE.latecomers, patience_s: 5, ..job(&gateway, SIZE.latecomers) };
     let mut late = Crowd::start(late);
@@ -153,6 +155,11 @@ fn clients_that_vanish_leave_nothing_behind() {
         let active = gateway.metric_at_most("ws_connections_active", 0.0, Duration::from_secs(20));
         assert_eq!(active, 0.0, "in round {round}");
         rss.push(gateway.rss());
+        for _ in 0..6 {
+            sleep(Duration::from_millis(500));
+            eprint!("{} ", gateway.rss() / 1024);
+        }
+        eprintln!();
     }
     let states = gateway.sockets_by_state();
     println!("sockets by state: {states:?}; resident after each round: {rss:?}");

@@ -177,9 +177,11 @@ impl Text<'_> {
                 (*bound, count - std::mem::replace(&mut below, count))
             })
             .collect();
-        buckets.push((f64::MAX, values.len() - below));
-        let sum =
-            values.iter_recorded().map(|at| at.value_iterated_to() as f64 * at.count_at_value() as f64).sum::<f64>();
+        buckets.push((f64::INFINITY, values.len() - below));
+        let sum = values
+            .iter_recorded()
+            .map(|at| at.value_iterated_to() as f64 * at.count_at_value() as f64)
+            .fold(0.0, |sum, part| sum + part);
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(sum / 1e6, values.len(), &buckets, None)
     }

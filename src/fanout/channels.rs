@@ -6,6 +6,7 @@
 use super::Update;
 use crate::ids::{ChannelRef, Epoch, Face, Faces};
 use hashbrown::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// One subscription, seen from the channel.
@@ -72,7 +73,8 @@ pub struct Channels {
     slab: Vec<Channel>,
     free: Vec<u32>,
     by_name: HashMap<Arc<str>, u32>,
-    dirty: Vec<u32>,
+    /// Those of which the source is to be told, in the order in which they changed.
+    dirty: VecDeque<u32>,
 }
 
 impl Channel {
@@ -198,7 +200,7 @@ impl Channels {
     /// Tells the source everything that has changed, through `tell`, which answers whether there was room for it. What
     /// there was no room for is told the next time; a channel that nobody wants any more is forgotten once it is told.
     pub fn tell(&mut self, mut tell: impl FnMut(Telling) -> bool) {
-        while let Some(&index) = self.dirty.last() {
+        while let Some(&index) = self.dirty.front() {
             let channel = &mut self.slab[index as usize];
             let (faces, sockets) = (channel.faces(), channel.sockets());
             if faces != channel.told || sockets != channel.told_sockets {
@@ -214,7 +216,7 @@ impl Channels {
                 }
             }
             channel.dirty = false;
-            self.dirty.pop();
+            self.dirty.pop_front();
             if faces.is_empty() {
                 self.by_name.remove(&*channel.name);
                 self.free.push(index);
@@ -225,7 +227,7 @@ impl Channels {
     fn touch(&mut self, index: u32) {
         let channel = &mut self.slab[index as usize];
         if !std::mem::replace(&mut channel.dirty, true) {
-            self.dirty.push(index);
+            self.dirty.push_back(index);
         }
     }
 }

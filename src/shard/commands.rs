@@ -1,6 +1,7 @@
 //! What clients of the JSON face say, and what they are answered.
 
 use super::Shard;
+use super::conn::State;
 use crate::bus::{PublishError, Ticket, ToSource};
 use crate::ids::{ConnId, Face};
 use crate::sys::Ring;
@@ -31,8 +32,8 @@ impl<R: Ring> Shard<R> {
 
     /// The source says what became of a client's publish.
     pub(super) fn published(&mut self, ticket: Ticket, outcome: Result<(), PublishError>) {
-        if self.conns.find(ticket.conn).is_none() {
-            return; // it has left since
+        if self.conns.find(ticket.conn).is_none_or(|conn| conn.state != State::Open) {
+            return; // it has left since, or said its goodbye
         }
         match outcome {
             Ok(()) => self.control(ticket.conn, envelope::published(ticket.id.as_ref(), &ticket.channel)),

@@ -33,7 +33,7 @@ impl<R: Ring> Shard<R> {
             return;
         }
         self.say_goodbye_to(id, reason);
-        self.control(id, answer);
+        self.owe(id, answer);
     }
 
     /// Our direction ends here; the peer has `drain.close_timeout` to end its own.

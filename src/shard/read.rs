@@ -6,7 +6,7 @@ use super::{Shard, conn::Conn};
 use crate::ids::{ConnId, Face};
 use crate::metrics::EndReason;
 use crate::sys::{BufId, Op, Ring};
-use crate::wire::{self, ClientFrame, Flow, Request, request};
+use crate::wire::{self, Accept, ClientFrame, Flow, Request, request};
 
 impl<R: Ring> Shard<R> {
     /// The watch has seen something.
@@ -132,35 +132,40 @@ impl<R: Ring> Shard<R> {
                 conn.set_face(Face::Raw);
                 conn.state = State::Confirming;
                 self.keep(id, Kept::Upgrade(Box::new((accept, behind.to_vec()))));
-                if self.subscribe(id, &channel, None) {
+                let kept = self.conns.find(id).is_some_and(|conn| conn.state == State::Confirming);
+                if kept && self.subscribe(id, &channel, None) {
                     self.open(id);
                 }
             }
             Request::Json { channels, accept } => {
                 conn.set_face(Face::Json);
-                conn.state = State::Confirming;
-                self.keep(id, Kept::Upgrade(Box::new((accept, behind.to_vec()))));
-                self.open(id);
+                self.switch(id, &accept);
                 for channel in &channels {
                     self.subscribe_and_reply(id, channel, None);
                 }
+                // Only now: these may unsubscribe, or close.
+                self.take_in_frames(id, behind);
             }
         }
     }
 
-    /// Answers 101: from here on it is a WebSocket.
+    /// Answers 101 to a request that was kept, and takes in what came behind it.
     pub(super) fn open(&mut self, id: ConnId) {
         let Some(conn) = self.conns.find(id) else { return };
         self.counters.partial_bytes -= conn.kept_bytes() as u64;
         let Kept::Upgrade(upgrade) = std::mem::take(&mut conn.kept) else { return };
+        let (accept, mut behind) = *upgrade;
+        self.switch(id, &accept);
+        self.take_in_frames(id, &mut behind);
+        self.read_later(id); // what came while it was not read gives no further edge
+    }
+
+    /// Answers 101: from here on it is a WebSocket.
+    fn switch(&mut self, id: ConnId, accept: &Accept) {
+        let (_, conn) = self.conns.at(id.slot.0);
         conn.state = State::Open;
         self.counters.websockets += 1;
-        let (accept, mut behind) = *upgrade;
-        self.control(id, wire::switching_protocols(&accept));
-        if !behind.is_empty() {
-            self.take_in_frames(id, &mut behind);
-        }
-        self.read_later(id); // what came while it was not read gives no further edge
+        self.control(id, wire::switching_protocols(accept));
     }
 
     /// Goes on with a client whose commands were not read while its replies waited.

@@ -99,6 +99,9 @@ impl<R: Ring> Shard<R> {
     /// Live subscribers are told that updates may have been missed.
     fn tell_epoch(&mut self, index: u32, face: Face) {
         let channel = self.channels.at(index);
+        if !channel.audiences[face.index()].confirmed {
+            return; // they were told nothing yet: their own confirmation is on its way
+        }
         let frame = wire::envelope::subscribed(None, &channel.name, &channel.epoch.to_string(), channel.seq);
         let notice = Rc::new(Run::notice(index, frame));
         for at in 0..channel.audiences[face.index()].members.len() {

@@ -63,8 +63,15 @@ impl<R: Ring> Shard<R> {
         self.flush_later(id);
     }
 
-    /// Owes a connection a reply, pong, ping or close: it goes before all updates.
+    /// Owes an open connection a reply, pong or ping: it goes before all updates.
     pub(super) fn control(&mut self, id: ConnId, frame: Vec<u8>) {
+        if self.conns.find(id).is_some_and(|conn| conn.state == State::Open) {
+            self.owe(id, frame); // nothing may follow a close frame
+        }
+    }
+
+    /// The same, whatever the state: for the last answer.
+    pub(super) fn owe(&mut self, id: ConnId, frame: Vec<u8>) {
         self.change_outbox_made(id, |outbox| outbox.control(Rc::new(Run::own(frame))));
         self.flush_later(id);
     }
@@ -120,6 +127,7 @@ impl<R: Ring> Shard<R> {
         let Some(conn) = self.conns.find(id) else { return };
         conn.armed -= 1;
         conn.sending = false;
+        let state = conn.state;
         let all = chunk.bytes().len();
         if result >= 0 && result as usize == all {
             self.counters.delivered += u64::from(chunk.run.updates);
@@ -136,9 +144,12 @@ impl<R: Ring> Shard<R> {
             return;
         }
         let failed = result < 0 && result != -libc::EAGAIN && result != -libc::EINTR;
-        if conn.state == State::Closing || failed {
+        if state == State::Closing || failed {
             self.counters.drop_updates(DropReason::Closed, u64::from(chunk.run.updates));
-            return if failed { self.finish(id, EndReason::SocketError) } else { self.release_if_done(id) };
+            return match state {
+                State::Closing => self.release_if_done(id),
+                _ => self.finish(id, EndReason::SocketError),
+            };
         }
         // It is behind: the rest is its own from here, and the shared run is let go.
         conn.awaiting_writable = true;
@@ -146,6 +157,12 @@ impl<R: Ring> Shard<R> {
         let (whole, dropped) = self.change_outbox_made(id, |outbox| outbox.unsent(chunk, written, &limits));
         self.counters.delivered += whole;
         self.counters.drop_updates(DropReason::OutboxFull, dropped);
+        let (_, conn) = self.conns.at(id.slot.0);
+        if conn.state == State::Leaving {
+            // Its goodbye is owed already, and nothing comes behind a close frame.
+            let dropped = self.change_outbox(id, |outbox| outbox.forget_data()).unwrap_or_default();
+            self.counters.drop_updates(DropReason::Closed, dropped);
+        }
         self.arm(id, Op::AwaitWritable(id));
     }
 

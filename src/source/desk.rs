@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here waits for a shard.
 
+use super::health::AtMostEvery;
 use super::publish::Asker;
 use super::table::{Message, Received, Table, Word};
 use super::{Reached, ShardLink};
@@ -10,15 +11,15 @@ use crate::lifecycle::Clock;
 use crate::metrics::SourceCounters;
 use std::time::Duration;
 
-use super::health::AtMostEvery;
-
 /// Answers to clients that may wait in front of a full inbox. Past it the shard's requests are left where they are: its
 /// outlet fills, and its clients are told that it is busy.
 const ANSWERS_MAX: usize = 4096;
 
 /// The shards, and what they want.
 pub struct Desk {
+    /// What the shards want.
     pub table: Table,
+    /// What is counted; whatever the table counts is added in [`Desk::shown`].
     pub counters: SourceCounters,
     /// When `connected` changed last.
     pub since_us: u64,
@@ -30,6 +31,7 @@ pub struct Desk {
 }
 
 impl Desk {
+    /// A desk for `shards`, in the order of their numbers.
     pub fn new(table: Table, clock: Clock, shards: Vec<ShardLink>) -> Self {
         Self {
             table,
@@ -42,6 +44,7 @@ impl Desk {
         }
     }
 
+    /// Microseconds of the process's clock.
     pub fn now_us(&self) -> u64 {
         self.clock.now_us()
     }
@@ -116,6 +119,7 @@ impl Desk {
         self.shards.iter().any(|shard| !shard.outlet.is_empty() && shard.inbox.answers_waiting() < ANSWERS_MAX)
     }
 
+    /// How many shards there are.
     pub fn shard_count(&self) -> usize {
         self.shards.len()
     }

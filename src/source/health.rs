@@ -9,6 +9,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// A probe that is late is looked for once more after this time: if this thread itself was held up, its answer is
 /// there already, unread.
 const SECOND_LOOK_US: u64 = 20_000;
+/// A probe that Redis took may wait behind a backlog of messages for this many time-outs, as long as they flow: to cut
+/// off a connection that is only late would lose all that is on its way.
+const BACKLOG_TIMEOUTS: u64 = 10;
 
 /// The messages that go through Redis and back.
 #[derive(Debug)]
@@ -24,7 +27,10 @@ pub struct Probe {
 
 #[derive(Clone, Copy, Debug)]
 struct Out {
+    sent_us: u64,
     until_us: u64,
+    /// Redis answered the PUBLISH: the probe is on its way back.
+    taken: bool,
     looked_twice: bool,
 }
 
@@ -58,16 +64,33 @@ impl Probe {
             Some(out) if now_us < out.until_us => Look::Wait,
             Some(out) if out.looked_twice => Look::Lost,
             Some(out) => {
-                *out = Out { until_us: now_us + SECOND_LOOK_US, looked_twice: true };
+                *out = Out { until_us: now_us + SECOND_LOOK_US, looked_twice: true, ..*out };
                 Look::Wait
             }
             None if now_us < self.next_us => Look::Wait,
             None => {
                 self.number += 1;
                 self.next_us = now_us + self.interval_us;
-                self.out = Some(Out { until_us: now_us + self.timeout_us, looked_twice: false });
+                let until_us = now_us + self.timeout_us;
+                self.out = Some(Out { sent_us: now_us, until_us, taken: false, looked_twice: false });
                 Look::Send(self.number)
             }
+        }
+    }
+
+    /// Redis answered the PUBLISH of the last probe.
+    pub fn taken(&mut self) {
+        if let Some(out) = &mut self.out {
+            out.taken = true;
+        }
+    }
+
+    /// Other messages came: the probe may be behind them.
+    pub fn heard(&mut self, now_us: u64) {
+        let Some(out) = self.out.as_mut().filter(|out| out.taken) else { return };
+        let last_us = out.sent_us + BACKLOG_TIMEOUTS * self.timeout_us;
+        if now_us < last_us {
+            (out.until_us, out.looked_twice) = ((now_us + self.timeout_us).min(last_us), false);
         }
     }
 
@@ -149,6 +172,20 @@ mod tests {
         assert_eq!(probe.look(2_999_999), Look::Wait);
         assert_eq!(probe.look(3_000_000), Look::Wait, "it may be here, unread");
         assert_eq!(probe.look(3_000_000 + SECOND_LOOK_US), Look::Lost);
+    }
+
+    #[test]
+    fn a_probe_behind_a_backlog_is_waited_for_as_long_as_messages_flow_but_not_for_ever() {
+        let mut probe = probe();
+        assert_eq!(probe.look(0), Look::Send(1));
+        probe.heard(1_000_000);
+        assert_eq!(probe.due_us(), 3_000_000, "Redis did not even take it");
+        probe.taken();
+        (1..60).for_each(|second| probe.heard(second * 1_000_000));
+        assert_eq!(probe.due_us(), 30_000_000);
+        assert_eq!(probe.look(30_000_000), Look::Wait);
+        probe.heard(30_000_001);
+        assert_eq!(probe.look(30_000_000 + SECOND_LOOK_US), Look::Lost);
     }
 
     #[test]

@@ -46,6 +46,8 @@ struct Session {
     subscriber: Subscriber,
     publisher: Publisher,
     probe: Probe,
+    /// Messages came since the probe was looked at.
+    heard: bool,
     /// The batch of subscriptions in flight.
     change: Option<LocalBoxFuture<'static, RedisResult<()>>>,
 }
@@ -157,6 +159,9 @@ impl Redis {
             }
             Link::Away { .. } | Link::Connecting(_) => {}
             Link::Up(session) => {
+                if std::mem::take(&mut session.heard) {
+                    session.probe.heard(now_us);
+                }
                 match session.probe.look(now_us) {
                     Look::Wait => {}
                     Look::Lost => return self.lose("no message comes through it any more", desk),
@@ -177,14 +182,13 @@ impl Redis {
     fn receive(&mut self, message: &Msg, desk: &mut Desk) {
         // A name that is not UTF-8 reads as "?"; but only UTF-8 names are ever subscribed.
         let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
-        match &mut self.link {
-            Link::Up(session) if *channel == *self.probe_channel => {
-                if session.probe.returned(payload) {
-                    self.backoff.reset();
-                }
-            }
-            // What became of it is counted; nobody waits for it.
-            _ => drop(desk.receive(channel, payload, self.subscriptions.is_subscribing())),
+        let Link::Up(session) = &mut self.link else { return };
+        if *channel != *self.probe_channel {
+            session.heard = true;
+            // What becomes of it is counted; nobody waits for an answer.
+            let _ = desk.receive(channel, payload, self.subscriptions.is_subscribing());
+        } else if session.probe.returned(payload) {
+            self.backoff.reset();
         }
     }
 
@@ -214,8 +218,12 @@ impl Redis {
         match replies {
             Ok(replies) => {
                 for (asker, reply) in askers.into_iter().zip(replies) {
-                    if let (Asker::Probe, Err(error)) = (&asker, &reply) {
-                        lost = Some(format!("it refuses probes: {}", self.endpoint.speakable(error)));
+                    match (&asker, &reply, &mut self.link) {
+                        (Asker::Probe, Ok(_), Link::Up(session)) => session.probe.taken(),
+                        (Asker::Probe, Err(error), _) => {
+                            lost = Some(format!("it refuses probes: {}", self.endpoint.speakable(error)));
+                        }
+                        _ => {}
                     }
                     desk.answer(asker, reply.map(Reached::Gateways).map_err(|_| PublishError::Unavailable));
                 }
@@ -233,7 +241,7 @@ impl Redis {
     fn connected(&mut self, subscriber: Subscriber, publisher: MultiplexedConnection, desk: &mut Desk) {
         let probe = Probe::new(self.settings.probe_interval, self.settings.probe_timeout, desk.now_us());
         let publisher = Publisher::new(publisher);
-        self.link = Link::Up(Box::new(Session { subscriber, publisher, probe, change: None }));
+        self.link = Link::Up(Box::new(Session { subscriber, publisher, probe, heard: false, change: None }));
         desk.set_connected(true);
         desk.table.restored();
         tracing::info!(redis = self.endpoint.address(), losses = desk.counters.lost, "Redis is connected");

@@ -8,7 +8,7 @@
 use crate::bus::{Confirmed, Demand};
 use crate::fanout::Update;
 use crate::ids::{ChannelRef, Epoch, Face, Faces, ShardId};
-use crate::wire;
+use crate::wire::envelope::{json_update, raw_update};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -184,8 +184,8 @@ impl Table {
         let seq = channel.seq;
         let frames = Face::ALL.map(|face| {
             channel.faces.has(face).then(|| match face {
-                Face::Raw => wire::raw_update(payload).into(),
-                Face::Json => wire::json_update(name, seq, ts_ms, payload).into(),
+                Face::Raw => raw_update(payload).into(),
+                Face::Json => json_update(name, seq, ts_ms, payload).into(),
             })
         });
         let update = Arc::new(Update { seq, received_us: now_us, frames });
@@ -301,5 +301,4 @@ impl Channel {
 }
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
 mod tests;

@@ -97,7 +97,7 @@ impl Source {
             tokio::task::yield_now().await;
             return Ok(Woken::Work);
         }
-        let pause = self.pause();
+        let (pause, room) = (self.pause(), self.has_room());
         let woken = tokio::select! {
             () = self.stop.notified() => Woken::Stop,
             rung = self.bell.rung() => {
@@ -105,7 +105,7 @@ impl Source {
                 Woken::Work
             }
             event = said(&mut self.engine) => Woken::Said(event),
-            Some(publish) = self.asks.recv() => Woken::Ask(publish),
+            Some(publish) = self.asks.recv(), if room => Woken::Ask(publish),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => Woken::Work,
         };
         self.bell.bell().awake();
@@ -148,15 +148,20 @@ impl Source {
     /// What the publish API asks for; whether there may be more.
     fn take_asks(&mut self) -> bool {
         for _ in 0..ASKS_MAX {
-            if let Engine::Redis(redis) = &self.engine
-                && !redis.has_room()
-            {
-                return false;
+            if !self.has_room() {
+                return false; // they wait where they are
             }
             let Ok(publish) = self.asks.try_recv() else { return false };
             self.publish(publish);
         }
         true
+    }
+
+    fn has_room(&self) -> bool {
+        match &self.engine {
+            Engine::Embedded => true,
+            Engine::Redis(redis) => redis.has_room(),
+        }
     }
 
     fn publish(&mut self, publish: Publish) {

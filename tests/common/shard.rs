@@ -7,6 +7,7 @@ use spillgate::config::Config;
 use spillgate::fanout::Update;
 use spillgate::ids::{ChannelRef, Face, Faces, ShardId};
 use spillgate::lifecycle::Clock;
+use spillgate::metrics::SourceCounters;
 use spillgate::source::{self, Handle, ShardLink};
 use spillgate::sys::{Doorbell, Mode};
 use std::collections::VecDeque;
@@ -66,6 +67,12 @@ impl Rig {
     /// Waits until the source says that it is connected, or that it is not; answers how long it took.
     pub fn wait_connected(&self, connected: bool) -> Duration {
         wait(&format!("connected: {connected}"), || self.source.status().connected == connected)
+    }
+
+    /// Waits until the counters say so (they are shown at the end of a turn, after what was handed over in it).
+    pub fn wait_counted(&self, what: &str, counted: impl Fn(&SourceCounters) -> bool) -> SourceCounters {
+        wait(what, || counted(&self.source.status().counters));
+        self.source.status().counters
     }
 }
 

@@ -82,7 +82,10 @@ impl Client {
     /// The server's side has ended, or the client leaves.
     pub fn end(&mut self, tally: &mut Tally) {
         match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Upgrading => tally.cut_off += 1,
+            Phase::Upgrading => {
+                tally.answered += 1;
+                tally.cut_off += 1;
+            }
             Phase::Open => {
                 tally.open -= 1;
                 tally.torn += u64::from(!self.kept.is_empty());
@@ -95,14 +98,16 @@ impl Client {
         let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
         let head = std::str::from_utf8(&bytes[..end]).map_err(|_| Torn)?;
         let status: u16 = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).ok_or(Torn)?;
-        if status != 101 {
-            *tally.refused.entry(status).or_default() += 1;
-            self.phase = Phase::Ended;
-        } else if head.contains(ACCEPT) {
+        if status == 101 && !head.contains(ACCEPT) {
+            return Err(Torn);
+        }
+        tally.answered += 1;
+        if status == 101 {
             tally.open += 1;
             self.phase = Phase::Open;
         } else {
-            return Err(Torn);
+            *tally.refused.entry(status).or_default() += 1;
+            self.phase = Phase::Ended;
         }
         Ok(Some(end + 4))
     }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 /// Counted as it happens, over all sockets.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
+    /// Sockets that have their answer, whatever it is.
+    pub answered: u64,
     /// WebSockets that are open now.
     pub open: u64,
     /// Sockets that were answered with something else than a 101, by status.
@@ -30,7 +32,6 @@ pub struct Tally {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// See [`Tally`].
-    #[serde(flatten)]
     pub tally: Tally,
     /// Fewest and most updates that one of the open sockets has received; stalled ones, which read nothing, apart.
     pub updates_each: (u64, u64),

@@ -16,18 +16,22 @@ use std::time::{Duration, Instant};
 const STALLED_RECEIVE_BYTES: usize = 2048;
 /// Sockets that wait for their answer at a time: fewer than a listener's backlog holds.
 const AT_ONCE: u64 = 512;
+/// The first source address of the first crowd, how many each crowd has, and for how many sockets each serves: the
+/// kernel takes ever longer to find a port the more of an address's 28,000 are taken.
 const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
+const SOURCES: u32 = 8;
+const PER_SOURCE: usize = 4000;
 const WAKE: Token = Token(usize::MAX);
 
 struct Swarm {
     job: Job,
-    /// The source address of all its sockets: each crowd has a range of ports of its own.
+    /// The first of its source addresses: each crowd has ranges of ports of its own.
     source: Ipv4Addr,
     poll: Poll,
+    /// Held, for a waker that is dropped takes its last call with it.
+    _waker: Arc<Waker>,
     members: Vec<Member>,
     tally: Tally,
-    /// Sockets that wait for their answer.
-    unanswered: u64,
     buffer: Box<[u8]>,
     replies: Vec<u8>,
 }
@@ -46,12 +50,13 @@ pub fn run(job: Job, source: u32) -> io::Result<()> {
     }
     spillgate::sys::raise_nofile();
     let poll = Poll::new()?;
-    let orders = listen_for_orders(Arc::new(Waker::new(poll.registry(), WAKE)?));
+    let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+    let orders = listen_for_orders(Arc::clone(&waker));
     let members = Vec::with_capacity(job.sockets as usize);
     let buffer = vec![0; 64 << 10].into();
-    let source = Ipv4Addr::from(u32::from(FIRST_SOURCE) + source);
+    let source = Ipv4Addr::from(u32::from(FIRST_SOURCE) + source * SOURCES);
     let (tally, replies) = (Tally::default(), Vec::new());
-    Swarm { job, source, poll, members, tally, unanswered: 0, buffer, replies }.live(&orders)
+    Swarm { job, source, poll, _waker: waker, members, tally, buffer, replies }.live(&orders)
 }
 
 /// Orders come a line each; the end of stdin is the order to leave.
@@ -104,7 +109,7 @@ impl Swarm {
     fn answer(&self, awaited: &mut Option<(Order, Instant)>) -> io::Result<()> {
         let Some((order, since)) = awaited else { return Ok(()) };
         let come = match *order {
-            Order::Answered(sockets) => self.members.len() as u64 - self.unanswered >= sockets,
+            Order::Answered(sockets) => self.tally.answered >= sockets,
             Order::Updates(updates) => self.tally.updates >= updates,
             Order::Open(sockets) => self.tally.open <= sockets,
             Order::Report | Order::Leave(_) => true,
@@ -117,12 +122,11 @@ impl Swarm {
     }
 
     fn connect_more(&mut self) {
-        while self.members.len() < self.job.sockets as usize && self.unanswered < AT_ONCE.max(self.job.at_once) {
+        while self.members.len() < self.job.sockets as usize && self.unanswered() < AT_ONCE.max(self.job.at_once) {
             let at = self.members.len();
             let stalls = self.job.stalls_every > 0 && (at as u64).is_multiple_of(self.job.stalls_every);
             let stream = self.connect(at, stalls).ok();
             let connects = stream.is_some();
-            self.unanswered += 1;
             self.members.push(Member { stream, client: Client::new(), asked: false, stalls });
             if connects {
                 self.hear(at, false);
@@ -138,7 +142,8 @@ impl Swarm {
         if stalls {
             socket.set_recv_buffer_size(STALLED_RECEIVE_BYTES)?;
         }
-        socket.bind(&SocketAddr::from((self.source, 0)).into())?;
+        let own = Ipv4Addr::from(u32::from(self.source) + (at / PER_SOURCE) as u32);
+        socket.bind(&SocketAddr::from((own, 0)).into())?;
         match socket.connect(&server.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
@@ -162,7 +167,6 @@ impl Swarm {
         if member.stalls && member.client.phase == Phase::Open {
             return;
         }
-        let was = member.client.phase;
         loop {
             match stream.read(&mut self.buffer) {
                 Ok(0) => return self.end(at),
@@ -180,9 +184,6 @@ impl Swarm {
                 Err(_) => return self.end(at),
             }
         }
-        if was == Phase::Upgrading && member.client.phase != Phase::Upgrading {
-            self.unanswered -= 1;
-        }
         if member.client.phase == Phase::Ended {
             self.end(at);
         }
@@ -190,16 +191,20 @@ impl Swarm {
 
     fn end(&mut self, at: usize) {
         let member = &mut self.members[at];
-        self.unanswered -= u64::from(member.client.phase == Phase::Upgrading);
         member.client.end(&mut self.tally);
         member.stream = None;
+    }
+
+    /// Sockets that wait for their answer.
+    fn unanswered(&self) -> u64 {
+        self.members.len() as u64 - self.tally.answered
     }
 
     fn report(&self) -> Report {
         let open = self.members.iter().filter(|member| member.client.phase == Phase::Open && !member.stalls);
         let updates = open.map(|member| member.client.updates);
         let (fewest, most) = updates.fold((u64::MAX, 0), |(fewest, most), each| (fewest.min(each), most.max(each)));
-        Report { tally: self.tally.clone(), updates_each: (fewest.min(most), most), unanswered: self.unanswered }
+        Report { tally: self.tally.clone(), updates_each: (fewest.min(most), most), unanswered: self.unanswered() }
     }
 
     /// All sockets are dropped at once, without a close frame.

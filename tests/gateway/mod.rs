@@ -44,6 +44,10 @@ impl Gateway {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{limit} exec {program} {flags}")]);
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+        // The tests' own variables are no settings, and settings of the surroundings are none of the tests.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"SPILLGATE_")) {
+            command.env_remove(name);
+        }
         let mut child = spawn_on(settings.core, &mut command).expect("the gateway starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let log = Arc::new(Mutex::new(String::new()));

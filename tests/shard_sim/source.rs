@@ -1,0 +1,224 @@
+//! The source's side of the bus, played by the test: it hears of demand late, confirms late, starts new epochs now and
+//! then, encodes only for faces that were asked for, and publishes into an inbox that is often full.
+
+use spillgate::bus::{Confirmed, Demand, InboxSender, Offer, OutletReceiver, PublishError, Ticket, ToShard, ToSource};
+use spillgate::fanout::Update;
+use spillgate::ids::{ChannelRef, Epoch, Face, Faces};
+use spillgate::sys::Doorbell;
+use spillgate::wire::envelope::{json_update, raw_update};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Channels that there are.
+pub const CHANNELS: usize = 6;
+
+/// One channel, as the source knows it.
+#[derive(Default)]
+pub struct Channel {
+    pub name: String,
+    pub seq: u64,
+    pub epoch: u64,
+    /// By seq: what was published. Numbers that are missing were given to nothing.
+    pub updates: BTreeMap<u64, Arc<Update>>,
+    /// What a newer update replaced before the shard had room for it.
+    pub conflated: BTreeSet<u64>,
+    wanted: Option<Demand>,
+    encoded: Faces,
+    confirms_at: Option<u64>,
+    offered: Option<(ChannelRef, u64)>,
+}
+
+impl Channel {
+    /// The newest update that there was.
+    pub fn newest(&self) -> u64 {
+        self.updates.keys().next_back().copied().unwrap_or(0)
+    }
+}
+
+/// See the module.
+pub struct Source {
+    rng: fastrand::Rng,
+    inbox: InboxSender,
+    outlet: OutletReceiver,
+    bell: Doorbell,
+    waiting: bool,
+    step: u64,
+    answers: Vec<(u64, Ticket, Result<(), PublishError>)>,
+    pub channels: Vec<Channel>,
+    pub counts: Counts,
+}
+
+/// What the source did.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub published: u64,
+    pub conflated: u64,
+    pub confirmed: u64,
+    pub epochs: u64,
+}
+
+impl Source {
+    pub fn new(seed: u64, inbox: InboxSender, outlet: OutletReceiver, bell: Doorbell) -> Self {
+        // The first channel may be published to by clients; one name needs escaping.
+        let names = ["p0", "c1", "c2", "c/3", "c 4", "c5"];
+        let channel = |name: &str| Channel { name: name.into(), ..Channel::default() };
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+            inbox,
+            outlet,
+            bell,
+            waiting: false,
+            step: 0,
+            answers: Vec::new(),
+            channels: names.into_iter().map(channel).collect(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// One look at everything; `busy`: with publishes of its own and new epochs.
+    pub fn run(&mut self, now_us: u64, busy: bool) {
+        self.step += 1;
+        if self.rng.u8(..) < 180 {
+            for _ in 0..self.rng.u32(1..4) {
+                let Some(message) = self.outlet.try_recv() else { break };
+                self.hear(message, now_us);
+            }
+        }
+        for at in 0..CHANNELS {
+            if self.channels[at].confirms_at.is_some_and(|at| at <= self.step) {
+                self.confirm(at);
+            }
+        }
+        for at in (0..self.answers.len()).rev() {
+            if self.answers[at].0 <= self.step {
+                let (_, ticket, outcome) = self.answers.swap_remove(at);
+                self.inbox.answer(ToShard::Published { ticket, outcome });
+            }
+        }
+        if busy {
+            for _ in 0..[0, 0, 0, 1, 1, 2, 8][self.rng.usize(..7)] {
+                let at = self.rng.usize(..CHANNELS);
+                self.publish(at, now_us);
+            }
+            if self.rng.u8(..) < 3 {
+                let at = self.rng.usize(..CHANNELS);
+                self.begin_epoch(at);
+            }
+        }
+        // It sleeps until its bell rings, where the shard must make room first.
+        if !self.waiting || self.bell.take().is_ok() {
+            self.waiting = !self.inbox.flush();
+        }
+        self.bell.asleep();
+        self.inbox.ring();
+    }
+
+    /// Whether everything that was asked was answered, and handed over.
+    pub fn is_idle(&self) -> bool {
+        let confirming = self.channels.iter().any(|channel| channel.confirms_at.is_some());
+        !confirming
+            && self.answers.is_empty()
+            && self.outlet.is_empty()
+            && self.inbox.waiting() == 0
+            && self.inbox.depth() == 0
+    }
+
+    /// Whether the shard wants anything.
+    pub fn is_wanted(&self) -> bool {
+        self.channels.iter().any(|channel| channel.wanted.is_some())
+    }
+
+    fn hear(&mut self, message: ToSource, now_us: u64) {
+        match message {
+            ToSource::Demand(demand) => {
+                let at = self.at(&demand.name);
+                let delay = self.rng.u64(0..30);
+                let channel = &mut self.channels[at];
+                let before = channel.wanted.take().filter(|before| before.channel == demand.channel);
+                channel.encoded = common(channel.encoded, demand.faces);
+                if demand.faces.is_empty() {
+                    channel.confirms_at = None;
+                    channel.epoch += 1; // nobody listens from now on, so updates will be missed
+                    return;
+                }
+                if before.is_none_or(|before| before.version != demand.version) {
+                    channel.confirms_at = Some(self.step + delay);
+                }
+                channel.wanted = Some(demand);
+            }
+            ToSource::Publish { ticket, .. } => {
+                let delay = if self.rng.u8(..) < 200 { self.rng.u64(0..10) } else { self.rng.u64(0..400) };
+                let at = self.at(&ticket.channel);
+                let outcome = match self.rng.u8(..) {
+                    0..30 => Err(PublishError::Unavailable),
+                    _ => Ok(self.publish(at, now_us)),
+                };
+                self.answers.push((self.step + delay, ticket, outcome));
+            }
+        }
+    }
+
+    fn confirm(&mut self, at: usize) {
+        let channel = &mut self.channels[at];
+        channel.confirms_at = None;
+        let Some(Demand { channel: place, version, faces, .. }) = channel.wanted else { return };
+        channel.encoded = faces;
+        self.counts.confirmed += 1;
+        let (epoch, seq) = (Epoch(channel.epoch), channel.seq);
+        self.inbox.confirm(Confirmed { channel: place, version, faces, epoch, seq });
+    }
+
+    fn begin_epoch(&mut self, at: usize) {
+        let channel = &mut self.channels[at];
+        channel.epoch += 1;
+        channel.seq += self.rng.u64(0..3);
+        self.counts.epochs += 1;
+        if channel.confirms_at.is_none() && channel.wanted.is_some() {
+            self.confirm(at);
+        }
+    }
+
+    fn publish(&mut self, at: usize, now_us: u64) {
+        let channel = &mut self.channels[at];
+        let Some(place) = channel.wanted.as_ref().map(|demand| demand.channel) else { return };
+        if channel.encoded.is_empty() {
+            return; // it is not subscribed yet
+        }
+        channel.seq += 1;
+        let (seq, name) = (channel.seq, &channel.name);
+        let padding = match self.rng.u8(..) {
+            0..3 => self.rng.usize(..40_000),
+            3..40 => self.rng.usize(..2000),
+            _ => self.rng.usize(..100),
+        };
+        let letter = char::from(b'a' + (seq % 26) as u8);
+        let payload = format!("{name}#{seq}#{}", letter.to_string().repeat(padding)).into_bytes();
+        let mut frames = [None, None];
+        for face in Face::ALL.into_iter().filter(|face| channel.encoded.has(*face)) {
+            let frame = match face {
+                Face::Raw => raw_update(&payload),
+                Face::Json => json_update(name, seq, now_us / 1000, &payload),
+            };
+            frames[face.index()] = Some(frame.into());
+        }
+        let update = Arc::new(Update { seq, received_us: now_us, frames });
+        channel.updates.insert(seq, Arc::clone(&update));
+        let before = channel.offered.replace((place, seq));
+        self.counts.published += 1;
+        if self.inbox.offer(place, update) == Offer::Conflated {
+            self.counts.conflated += 1;
+            let (_, replaced) = before.filter(|(before, _)| *before == place).expect("something was held");
+            channel.conflated.insert(replaced);
+        }
+    }
+
+    fn at(&self, name: &str) -> usize {
+        let at = self.channels.iter().position(|channel| channel.name == name);
+        at.unwrap_or_else(|| panic!("the shard asks for {name:?}, which nobody named"))
+    }
+}
+
+fn common(some: Faces, others: Faces) -> Faces {
+    let both = Face::ALL.into_iter().filter(|face| some.has(*face) && others.has(*face));
+    both.fold(Faces::NONE, Faces::with)
+}
