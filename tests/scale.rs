@@ -155,11 +155,6 @@ fn clients_that_vanish_leave_nothing_behind() {
         let active = gateway.metric_at_most("ws_connections_active", 0.0, Duration::from_secs(20));
         assert_eq!(active, 0.0, "in round {round}");
         rss.push(gateway.rss());
-        for _ in 0..6 {
-            sleep(Duration::from_millis(500));
-            eprint!("{} ", gateway.rss() / 1024);
-        }
-        eprintln!();
     }
     let states = gateway.sockets_by_state();
     println!("sockets by state: {states:?}; resident after each round: {rss:?}");
