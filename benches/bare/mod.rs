@@ -32,7 +32,7 @@ impl Bare {
     /// Listens, for at most `sockets` clients.
     pub fn listen(sockets: u32) -> anyhow::Result<Self> {
         sys::raise_nofile();
-        let listeners = sys::listen(&[SocketAddr::from(([127, 0, 0, 1], 0))], 1)?.remove(0);
+        let listeners = sys::listen(&[SocketAddr::from(([127, 0, 0, 1], 0))], 1, sys::Options::default())?.remove(0);
         let address = listeners[0].local_addr()?;
         let bell = Doorbell::new(Mode::Blocking)?;
         let ring = UringSet::new(1, sockets, listeners, bell.as_raw_fd())?;

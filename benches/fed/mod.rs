@@ -27,14 +27,20 @@ pub struct Fed {
 
 /// An update for the raw face alone.
 pub fn raw_update(seq: u64, received_us: u64, payload: &[u8]) -> Arc<Update> {
-    Arc::new(Update { seq, received_us, frames: [Some(envelope::raw_update(payload).into()), None] })
+    Arc::new(Update {
+        seq,
+        received_us,
+        key: 0,
+        critical: false,
+        frames: [Some(envelope::raw_update(payload).into()), None],
+    })
 }
 
 impl Fed {
     /// A shard that listens, with room for `sockets` and a few more.
     pub fn listen(sockets: u32) -> anyhow::Result<Self> {
         sys::raise_nofile();
-        let listeners = sys::listen(&[SocketAddr::from(([127, 0, 0, 1], 0))], 1)?.remove(0);
+        let listeners = sys::listen(&[SocketAddr::from(([127, 0, 0, 1], 0))], 1, sys::Options::default())?.remove(0);
         let address = listeners[0].local_addr()?;
         let (bell, source_bell) = (Doorbell::new(Mode::Blocking)?, Doorbell::new(Mode::NonBlocking)?);
         let ring = UringSet::new(1, sockets + 64, listeners, bell.as_raw_fd())?;

@@ -2,9 +2,9 @@
 //!
 //! Invariant: a zero that is not in [`ZERO_MAKES_SENSE`] is refused, also for settings that are yet to come.
 
-use super::{Config, Critical, Pointer};
 use super::schema::schema;
 use super::secret::is_masked;
+use super::{Config, Critical, Pointer};
 use redis::IntoConnectionInfo;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -9,10 +9,10 @@ mod error;
 mod file;
 mod flags;
 mod layers;
+mod pointer;
 mod print;
 mod schema;
 mod secret;
-mod pointer;
 mod settings;
 
 pub use check::{Rule, Violation};
@@ -20,10 +20,10 @@ pub use env::FILE_VARIABLE;
 pub use error::{ADDRESS_EXPECTED, ConfigError, Mistake, Origin, Position, Problem};
 pub use flags::Overrides;
 pub use layers::load;
+pub use pointer::{BadPointer, Pointer};
 pub use print::{print, summary};
 pub use schema::{Kind, Schema, Section, Setting, schema};
 pub use secret::mask;
-pub use pointer::{BadPointer, Pointer};
 pub use settings::{ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Policy, Redis};
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ impl Source {
             };
             frames[face.index()] = Some(frame.into());
         }
-        let update = Arc::new(Update { seq, received_us: now_us, frames });
+        let update = Arc::new(Update { seq, received_us: now_us, key: 0, critical: false, frames });
         channel.updates.insert(seq, Arc::clone(&update));
         let before = channel.offered.replace((place, seq));
         self.counts.published += 1;

@@ -311,6 +311,6 @@ fn config(rng: &mut fastrand::Rng, lossless: bool, tight: bool) -> Config {
     config.heartbeat.ping_after = Duration::from_secs(1);
     config.heartbeat.pong_timeout = Duration::from_secs(2);
     config.drain.close_timeout = Duration::from_millis(500);
-    config.channels = vec![ChannelRule { pattern: "p*".into(), client_publish: true }];
+    config.channels = vec![ChannelRule { client_publish: true, ..ChannelRule::new("p*") }];
     config
 }
