@@ -81,9 +81,9 @@ impl Pace {
         !std::mem::replace(&mut self.waiting, true)
     }
 
-    /// The last ping was taken back before it was sent.
+    /// The last ping was taken back before it was sent. The pongs of those before it still count.
     pub fn unpinged(&mut self) {
-        self.pinged = self.read;
+        self.pinged = self.sent;
         self.waiting = false;
     }
 
