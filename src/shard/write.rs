@@ -3,7 +3,6 @@
 use super::Shard;
 use super::behind::PING_BYTES;
 use super::conn::State;
-use crate::config::Policy;
 use crate::fanout::{Chunk, Gone, Offer, Outbox, Run, Update};
 use crate::ids::{ConnId, Face};
 use crate::metrics::{DropReason, EndReason};
@@ -39,7 +38,8 @@ impl<R: Ring> Shard<R> {
         }
         let members = audience.members.len();
         let owed = updates.iter().filter(|update| update.seq > audience.from_seq);
-        let mut runs: Vec<_> = owed.filter_map(|update| Run::update(index, update, face)).map(Rc::new).collect();
+        let runs = owed.filter_map(|update| Run::update(index, policy, update, face));
+        let mut runs: Vec<_> = runs.map(Rc::new).collect();
         let run = match runs.len() {
             0 => return,
             1 => runs.remove(0),
@@ -52,10 +52,10 @@ impl<R: Ring> Shard<R> {
             let slot = self.channels.at(index).audiences[face.index()].members[at].slot;
             let (id, conn) = self.conns.at(slot);
             if conn.out.is_some() || conn.sending {
-                self.offer(id, &run, policy);
+                self.offer(id, &run);
             } else if !conn.pace.may_send(bytes, window) {
                 self.fall_behind(id);
-                self.offer(id, &run, policy);
+                self.offer(id, &run);
             } else if conn.pace.wants_ping(bytes, window) && bytes <= PING_COPY_MAX {
                 self.send_with_ping(id, &Chunk::whole(Rc::clone(&run)));
             } else {
@@ -66,16 +66,17 @@ impl<R: Ring> Shard<R> {
 
     /// An update for a socket that has something to write already.
     #[cold]
-    fn offer(&mut self, id: ConnId, run: &Rc<Run>, policy: Policy) {
+    fn offer(&mut self, id: ConnId, run: &Rc<Run>) {
         let limits = self.outbox_limits;
         let parts = if run.parts().is_empty() { std::slice::from_ref(run) } else { run.parts() };
         let (mut gone, mut too_slow) = (Gone::default(), false);
         self.change_outbox_made(id, |outbox| {
             for part in parts {
-                match outbox.offer(Rc::clone(part), policy, &limits) {
+                match outbox.offer(Rc::clone(part), &limits) {
                     Offer::Queued(more) => gone = gone.and(more),
                     Offer::Dropped => gone.dropped += 1,
-                    Offer::TooSlow => {
+                    Offer::TooSlow(more) => {
+                        gone = gone.and(more);
                         gone.dropped += 1;
                         too_slow = true;
                     }
@@ -241,8 +242,8 @@ impl<R: Ring> Shard<R> {
         // It is behind: the rest is its own from here, and the shared run is let go.
         conn.awaiting_writable = true;
         self.fall_behind(id);
-        let (policy, limits) = (self.policy_of(&chunk.run), self.outbox_limits);
-        let unsent = self.change_outbox_made(id, |outbox| outbox.unsent(chunk, written, policy, &limits));
+        let limits = self.outbox_limits;
+        let unsent = self.change_outbox_made(id, |outbox| outbox.unsent(chunk, written, &limits));
         self.counters.delivered += unsent.whole;
         self.count_gone(unsent.gone, DropReason::OutboxFull);
         if unsent.unpinged {
@@ -250,12 +251,6 @@ impl<R: Ring> Shard<R> {
             conn.pace.unpinged();
         }
         self.arm(id, Op::AwaitWritable(id));
-    }
-
-    /// The policy of the channel that a run's updates are of.
-    fn policy_of(&self, run: &Run) -> Policy {
-        let of = run.parts().first().map_or(run.channel, |part| part.channel);
-        if of == Run::NO_CHANNEL { Policy::default() } else { self.channels.at(of).policy }
     }
 
     pub(super) fn writable(&mut self, id: ConnId, result: i32) {
