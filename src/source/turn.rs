@@ -58,7 +58,10 @@ impl Source {
             self.turn();
             match self.wait().await? {
                 Woken::Work => {}
-                Woken::Ask(publish) => self.publish(publish),
+                Woken::Ask(publish) => {
+                    self.take_requests(); // whoever was let in before the publish is counted among those whom it reaches
+                    self.publish(publish);
+                }
                 Woken::Said(event) => {
                     if let Engine::Redis(redis) = &mut self.engine {
                         redis.take(event, &mut self.desk);
