@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const BINARY = process.env.SPILLGATE_BIN ?? fileURLToPath(new URL('../../target/debug/spillgate', import.meta.url));
-const START_TIMEOUT_MS = 20_000;
+const START_TIMEOUT_MS = 20_000, END_TIMEOUT_MS = 20_000;
 
 /** Waits until `holds` answers something true, and returns it. */
 export async function until(holds, what, timeoutMs = 10_000) {
@@ -91,15 +91,23 @@ export async function startGateway(...parameters) {
     };
     return Number((await until(find, `${pattern}`, START_TIMEOUT_MS))[1]);
   };
-  const port = await told(/listening on \S*:(\d+)$/);
-  const admin = await told(/admin on \S*:(\d+)$/);
+  let port, admin;
+  try {
+    port = await told(/listening on \S*:(\d+)$/);
+    admin = await told(/admin on \S*:(\d+)$/);
+  } catch (trouble) {
+    child.kill('SIGKILL');
+    throw trouble;
+  }
   return {
     port,
     admin,
     ask: (where, options) => fetch(`http://127.0.0.1:${admin}${where}`, options),
     async end() {
       child.kill('SIGTERM');
+      const hung = setTimeout(() => child.kill('SIGKILL'), END_TIMEOUT_MS);
       const [code] = await ended;
+      clearTimeout(hung);
       assert.ok(!log.some(line => line.includes('panicked')), log.join('\n'));
       assert.equal(code, 0, log.join('\n'));
     },
