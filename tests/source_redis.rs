@@ -33,7 +33,7 @@ fn publish(redis: &mut redis::Connection, channel: &str, payload: &str) -> u64 {
 fn client_publish(channel: &str, payload: &str) -> ToSource {
     let conn = ConnId { slot: Slot(3), generation: 1 };
     let ticket = Ticket { shard: ShardId(0), conn, id: None, channel: channel.into() };
-    ToSource::Publish { ticket, channel: channel.into(), payload: payload.into() }
+    ToSource::Publish { ticket, payload: payload.into() }
 }
 
 fn outcome(message: &ToShard) -> Option<Result<(), PublishError>> {

@@ -147,7 +147,9 @@ impl Channels {
     /// The channel, unless it was forgotten since.
     pub fn find(&mut self, channel: ChannelRef) -> Option<&mut Channel> {
         let found = self.slab.get_mut(channel.index as usize)?;
-        (found.generation == channel.generation && self.by_name.contains_key(&found.name)).then_some(found)
+        // Its name may be in use again, at another place.
+        let in_use = self.by_name.get(&found.name) == Some(&channel.index);
+        (found.generation == channel.generation && in_use).then_some(found)
     }
 
     /// The channel at a place that is known to be in use.
@@ -268,6 +270,21 @@ mod tests {
         let b = channels.open("b");
         assert_eq!(b, a, "the place is used again");
         assert!(channels.find(place).is_none(), "but not found under the old name");
+    }
+
+    #[test]
+    fn a_forgotten_channel_is_not_found_while_its_name_is_in_use_at_another_place() {
+        let mut channels = Channels::default();
+        let a = channels.open("a");
+        let b = channels.open("b");
+        let place = ChannelRef { index: a, generation: channels.at(a).generation };
+        for channel in [a, b] {
+            channels.join(channel, Face::Raw, member(7));
+            channels.leave(channel, Face::Raw, 0);
+        }
+        told(&mut channels);
+        assert_eq!(channels.open("a"), b);
+        assert!(channels.find(place).is_none());
     }
 
     #[test]

@@ -76,8 +76,10 @@ impl Outbox {
     pub fn unsent(&mut self, chunk: Chunk, written: usize, limits: &OutboxLimits) -> (u64, u64) {
         debug_assert!(self.started.is_none(), "one write at a time");
         let written = chunk.start as usize + written;
+        // What was queued since may speak of these updates (`unsubscribed`, a close): it does not overtake them.
+        let keeps_place = !self.control.is_empty();
         if chunk.run.parts().is_empty() {
-            let untouched = written == 0 && chunk.run.channel != Run::NO_CHANNEL;
+            let untouched = written == 0 && chunk.run.channel != Run::NO_CHANNEL && !keeps_place;
             match untouched {
                 true => self.put_back(chunk.run),
                 false => self.started = Some(rest(chunk.run, written)),
@@ -94,7 +96,14 @@ impl Outbox {
                 () => back.push(Rc::clone(part)),
             }
         }
-        back.into_iter().rev().for_each(|part| self.put_back(part));
+        if keeps_place {
+            let run = &chunk.run;
+            let rest = run.bytes()[written..].to_vec();
+            let rest = Run::completing(rest, run.updates - whole as u32, run.received_us);
+            self.started = Some(Chunk::whole(Rc::new(rest)));
+        } else {
+            back.into_iter().rev().for_each(|part| self.put_back(part));
+        }
         (whole, self.shed(limits).displaced())
     }
 

@@ -83,10 +83,10 @@ impl<R: Ring> Shard<R> {
 
     /// Those who wait for a channel get their answer.
     fn answer_waiting(&mut self, channel: u32, face: Face) {
-        let mut at = 0;
-        // Answering does not end a connection, but the list is looked at anew for each, to be sure.
-        while let Some(member) = self.channels.at(channel).audiences[face.index()].members.get(at).copied() {
-            at += 1;
+        // What came behind a request may take its sender off the list again, and the last member takes its place: from
+        // the end, that one has been answered already.
+        for at in (0..self.channels.at(channel).audiences[face.index()].members.len()).rev() {
+            let member = self.channels.at(channel).audiences[face.index()].members[at];
             let (id, conn) = self.conns.at(member.slot);
             let Some(waiting) = conn.subs.as_mut_slice()[member.sub as usize].waiting.take() else { continue };
             match conn.state {

@@ -157,12 +157,6 @@ impl<R: Ring> Shard<R> {
         let (whole, dropped) = self.change_outbox_made(id, |outbox| outbox.unsent(chunk, written, &limits));
         self.counters.delivered += whole;
         self.counters.drop_updates(DropReason::OutboxFull, dropped);
-        let (_, conn) = self.conns.at(id.slot.0);
-        if conn.state == State::Leaving {
-            // Its goodbye is owed already, and nothing comes behind a close frame.
-            let dropped = self.change_outbox(id, |outbox| outbox.forget_data()).unwrap_or_default();
-            self.counters.drop_updates(DropReason::Closed, dropped);
-        }
         self.arm(id, Op::AwaitWritable(id));
     }
 

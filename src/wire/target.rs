@@ -97,9 +97,8 @@ fn hexadecimal(digit: u8) -> Option<u8> {
 
 fn not_found(path: &str) -> Refusal {
     let shown = cut(path, SHOWN_BYTES_MAX);
-    let what = format!(
-        "nothing at {shown:?}: there are /raw/{{channel}} and /ws?channels=a,b (WebSocket), and / in the demo"
-    );
+    let what =
+        format!("nothing at {shown:?}: there are /raw/{{channel}} and /ws?channels=a,b (WebSocket), and / in the demo");
     Refusal::new(404, "not_found", what)
 }
 

@@ -10,6 +10,7 @@ mod stream;
 mod world;
 
 use ring::Seen;
+use spillgate::metrics::EndReason;
 use std::time::Instant;
 use world::World;
 
@@ -23,16 +24,23 @@ impl Drop for Repeat {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (seed, turn) = (self.seed, self.world.turns);
-            eprintln!("it failed at turn {turn} of seed {seed}: SPILLGATE_SIM_SEED={seed} cargo test --test shard_sim");
+            eprintln!("it failed at turn {turn} of seed {seed}: {SEED}={seed} cargo test --test shard_sim");
         }
     }
 }
 
+/// Names the one seed to run.
+const SEED: &str = "SPILLGATE_SIM_SEED";
+
 fn seeds(fixed: std::ops::Range<u64>) -> Vec<u64> {
-    match std::env::var("SPILLGATE_SIM_SEED") {
+    match std::env::var(SEED) {
         Ok(seed) => vec![seed.parse().expect("SPILLGATE_SIM_SEED is a number")],
         Err(_) => fixed.collect(),
     }
+}
+
+fn is_repeated() -> bool {
+    std::env::var_os(SEED).is_some()
 }
 
 fn world(seed: u64) -> Repeat {
@@ -43,7 +51,7 @@ fn world(seed: u64) -> Repeat {
 fn no_torn_frame_no_deaf_socket_no_leaked_slot_in_a_hundred_thousand_turns() {
     let began = Instant::now();
     let (mut turns, mut updates, mut all) = (0, 0, Vec::<(&str, u64)>::new());
-    for seed in seeds(1..21) {
+    for seed in seeds(1..25) {
         let mut repeat = world(seed);
         repeat.world.live(5000);
         repeat.world.end();
@@ -59,7 +67,7 @@ fn no_torn_frame_no_deaf_socket_no_leaked_slot_in_a_hundred_thousand_turns() {
     let per_second = turns as f64 / began.elapsed().as_secs_f64();
     println!("{turns} turns, {per_second:.0} a second; {updates} updates read");
     all.iter().for_each(|(name, count)| println!("{count:>9} {name}"));
-    if std::env::var_os("SPILLGATE_SIM_SEED").is_none() {
+    if !is_repeated() {
         assert!(turns >= 100_000);
         let never: Vec<_> = all.iter().filter(|(_, count)| *count == 0).collect();
         assert!(never.is_empty(), "nothing was shown of {never:?}");
@@ -68,12 +76,14 @@ fn no_torn_frame_no_deaf_socket_no_leaked_slot_in_a_hundred_thousand_turns() {
 
 #[test]
 fn a_shard_that_leaves_in_mid_traffic_tells_everyone_and_comes_to_its_end() {
+    let mut told = 0;
     for seed in seeds(100..110) {
         let mut repeat = world(seed);
         repeat.world.live(1000);
-        repeat.world.leave();
+        told += repeat.world.leave();
         repeat.world.end();
     }
+    assert!(told > 20 || is_repeated(), "{told} were there to be told");
 }
 
 #[test]
@@ -103,6 +113,8 @@ fn counts(world: &mut World) -> Vec<(&'static str, u64)> {
         ("submits put off", seen.late_submits),
         ("shutdowns on a worker", seen.late_shutdowns),
         ("reads of a reset", seen.resets),
+        ("requests that timed out", shard.ended[EndReason::RequestTimeout as usize]),
+        ("pings that timed out", shard.ended[EndReason::PingTimeout as usize]),
         ("connections", shard.accepted),
         ("messages from clients", shard.received),
         ("updates published", source.published),

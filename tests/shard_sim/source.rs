@@ -43,6 +43,8 @@ pub struct Source {
     bell: Doorbell,
     waiting: bool,
     step: u64,
+    /// How often it listens to the shard, of 256 times.
+    attention: u8,
     answers: Vec<(u64, Ticket, Result<(), PublishError>)>,
     pub channels: Vec<Channel>,
     pub counts: Counts,
@@ -62,8 +64,10 @@ impl Source {
         // The first channel may be published to by clients; one name needs escaping.
         let names = ["p0", "c1", "c2", "c/3", "c 4", "c5"];
         let channel = |name: &str| Channel { name: name.into(), ..Channel::default() };
+        let mut rng = fastrand::Rng::with_seed(seed);
         Self {
-            rng: fastrand::Rng::with_seed(seed),
+            attention: [10, 180][rng.usize(..2)],
+            rng,
             inbox,
             outlet,
             bell,
@@ -78,7 +82,7 @@ impl Source {
     /// One look at everything; `busy`: with publishes of its own and new epochs.
     pub fn run(&mut self, now_us: u64, busy: bool) {
         self.step += 1;
-        if self.rng.u8(..) < 180 {
+        if self.rng.u8(..) < self.attention {
             for _ in 0..self.rng.u32(1..4) {
                 let Some(message) = self.outlet.try_recv() else { break };
                 self.hear(message, now_us);
@@ -132,7 +136,7 @@ impl Source {
         match message {
             ToSource::Demand(demand) => {
                 let at = self.at(&demand.name);
-                let delay = self.rng.u64(0..30);
+                let delay = if self.rng.u8(..) < 200 { self.rng.u64(0..30) } else { self.rng.u64(0..400) };
                 let channel = &mut self.channels[at];
                 let before = channel.wanted.take().filter(|before| before.channel == demand.channel);
                 channel.encoded = common(channel.encoded, demand.faces);
@@ -151,7 +155,10 @@ impl Source {
                 let at = self.at(&ticket.channel);
                 let outcome = match self.rng.u8(..) {
                     0..30 => Err(PublishError::Unavailable),
-                    _ => Ok(self.publish(at, now_us)),
+                    _ => {
+                        self.publish(at, now_us);
+                        Ok(())
+                    }
                 };
                 self.answers.push((self.step + delay, ticket, outcome));
             }

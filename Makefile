@@ -1,0 +1,96 @@
+# Spillgate's build, tests and checks. `make` lists what there is.
+#
+# Nothing is installed but by apt-get, pip, npm and cargo, and only what is missing; each is said before it happens.
+
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+PYTHON ?= python3
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+CLIENTS := tests/clients
+VENV := .venv
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+# A command that is missing, and the Debian package that brings it.
+BUILD_TOOLS := gcc:gcc git:git
+CLIENT_TOOLS := redis-server:redis-server redis-cli:redis-tools chromium:chromium node:nodejs npm:npm
+
+.PHONY: help
+help: ## List what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: build-tools ## Build the program for use, into target/release
+	$(CARGO) build --release --locked
+
+.PHONY: test
+test: test-rust test-python test-node ## Run all tests; install what they need where it is missing
+
+.PHONY: test-rust
+test-rust: build-tools client-tools ## Run cargo test
+	$(CARGO) test --locked --no-fail-fast
+
+.PHONY: test-python
+test-python: program client-tools $(VENV)/installed ## Run the tests with Python's clients
+	SPILLGATE_BIN=$(TARGET_DIR)/debug/spillgate $(VENV)/bin/pytest -c $(CLIENTS)/pytest.ini $(CLIENTS)
+
+.PHONY: test-node
+test-node: program client-tools $(CLIENTS)/node_modules/.package-lock.json ## Run the tests with Node's clients and the demo in Chromium
+	cd $(CLIENTS) && SPILLGATE_BIN=$(TARGET_DIR)/debug/spillgate node --test --test-concurrency=1 --test-reporter=spec
+
+.PHONY: lint
+lint: build-tools ## Check form, clippy's findings, and with cargo-deny the dependencies
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	  echo $(CARGO) deny --locked check bans licenses sources && \
+	  $(CARGO) deny --locked check bans licenses sources; \
+	else \
+	  echo 'cargo-deny is not installed: dependencies are not checked (cargo install cargo-deny --locked)'; \
+	fi
+
+.PHONY: fuzz
+fuzz: build-tools ## Fuzz each target for FUZZ_SECONDS (60); needs cargo-fuzz, and installs it where it is missing
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \
+	  echo 'installing cargo-fuzz (cargo)'; $(CARGO) install --quiet cargo-fuzz --locked; }
+	@for target in $(FUZZ_TARGETS); do \
+	  echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	  $(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
+	done
+
+.PHONY: bench
+bench: build-tools ## Run the benches
+	$(CARGO) bench --locked
+
+.PHONY: clean
+clean: ## Remove everything that was built or installed below this directory
+	$(CARGO) clean
+	rm -rf $(VENV) $(CLIENTS)/node_modules
+
+.PHONY: program
+program: build-tools
+	@$(CARGO) build --quiet --locked
+
+# glommio's build script needs a C compiler, the C library's headers, and git.
+.PHONY: build-tools
+build-tools:
+	@tests/install $(BUILD_TOOLS) $$(test -e /usr/include/stdio.h || echo missing-headers:libc6-dev)
+
+.PHONY: client-tools
+client-tools:
+	@tests/install $(CLIENT_TOOLS)
+
+$(VENV)/installed: $(CLIENTS)/requirements.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tests/install missing-venv:python3-venv
+	@echo 'installing $(CLIENTS)/requirements.txt into $(VENV) (pip)'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(CLIENTS)/node_modules/.package-lock.json: $(CLIENTS)/package-lock.json
+	@echo 'installing the packages of $< (npm)'
+	@cd $(CLIENTS) && npm ci --silent --no-audit --no-fund
+	@touch $@
