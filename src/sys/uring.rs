@@ -149,11 +149,11 @@ impl UringSet {
 
     #[inline]
     fn queue(&mut self, ring: usize, entry: squeue::Entry) {
+        let one = &mut self.rings[ring];
         // SAFETY: whatever an entry points to lives in `self` until the entry's completion was reaped: a SEND's bytes in
         // `in_flight` (kept by reference count), a RECV's in `buffers`, an ACCEPT's address in `accepts`; none of the
         // three moves or shrinks, and an index is given out again only when its completion was reaped. The tick's
         // timespec is read at submit. `Drop` ends the requests before the memory goes.
-        let one = &mut self.rings[ring];
         if unsafe { one.waiting.is_empty() && one.uring.submission().push(&entry).is_ok() } {
             return;
         }
