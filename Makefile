@@ -46,8 +46,7 @@ lint: build-tools ## Check form, clippy's findings, and with cargo-deny the depe
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-	  echo $(CARGO) deny --locked check bans licenses sources && \
-	  $(CARGO) deny --locked check bans licenses sources; \
+	  $(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources; \
 	else \
 	  echo 'cargo-deny is not installed: dependencies are not checked (cargo install cargo-deny --locked)'; \
 	fi
