@@ -64,6 +64,14 @@ fuzz: build-tools ## Fuzz each target for FUZZ_SECONDS (60); needs cargo-fuzz, a
 bench: build-tools ## Run the benches
 	$(CARGO) bench --locked
 
+.PHONY: bench-floor
+bench-floor: build-tools ## Compare the CPU time of a delivery with the floor's (2 minutes; leave the machine alone)
+	$(CARGO) bench --locked --bench floor
+
+.PHONY: test-scale
+test-scale: build-tools ## Run the scale tests with their whole numbers, on the program as it is used
+	SPILLGATE_FULL=1 $(CARGO) test --release --locked --test scale
+
 .PHONY: clean
 clean: ## Remove everything that was built or installed below this directory
 	$(CARGO) clean
