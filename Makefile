@@ -8,7 +8,7 @@ SHELL := /bin/bash -o pipefail
 
 CARGO ?= cargo
 PYTHON ?= python3
-TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
 VENV := .venv
 FUZZ_SECONDS ?= 60
