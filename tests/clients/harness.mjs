@@ -51,22 +51,17 @@ export async function startRedis() {
       attempt.once('error', () => resolve(undefined));
     });
   }, 'redis-server');
-  let answers = '';
-  socket.setEncoding('latin1');
-  socket.on('data', data => { answers += data; });
+  const answers = createInterface({ input: socket, crlfDelay: Infinity })[Symbol.asyncIterator]();
 
   return {
     url: `redis://127.0.0.1:${port}`,
     /** Publishes all of them, and answers the number of gateways that each reached. */
     async publish(channel, payloads) {
-      answers = '';
       const bulk = text => `$${Buffer.byteLength(text)}\r\n${text}\r\n`;
       socket.write(payloads.map(payload => `*3\r\n${bulk('PUBLISH')}${bulk(channel)}${bulk(payload)}`).join(''));
-      const lines = await until(() => {
-        const lines = answers.split('\r\n');
-        return lines.length > payloads.length && lines;
-      }, 'the answers of Redis');
-      return lines.slice(0, -1).map(line => Number(line.slice(1)));
+      const reached = [];
+      while (reached.length < payloads.length) reached.push(Number((await answers.next()).value.slice(1)));
+      return reached;
     },
     async remove() {
       socket.destroy();
