@@ -18,6 +18,8 @@ const REST_STEPS_MAX: u32 = 20_000;
 /// Time that a rest lasts: a few ticks, so that what waits for a tick is done too, and longer than those who were
 /// refused may keep a slot from another listener.
 const REST_US: u64 = 800_000;
+/// Time that a long one lasts: who answers no pings is found out.
+const LONG_REST_US: u64 = 4_000_000;
 /// Slots of a shard beyond the connections that it holds (`shard/accept.rs`).
 const REFUSAL_SLOTS: usize = 32;
 
@@ -270,7 +272,7 @@ impl World {
         for client in &mut self.clients {
             client.stalled &= self.rng.bool();
         }
-        let end_us = self.now_us + REST_US;
+        let end_us = self.now_us + if self.rng.u8(..) < 60 { LONG_REST_US } else { REST_US };
         for _ in 0..REST_STEPS_MAX {
             self.step(false);
             if self.now_us >= end_us && self.is_at_rest() {
