@@ -8,7 +8,7 @@ SHELL := /bin/bash -o pipefail
 
 CARGO ?= cargo
 PYTHON ?= python3
-TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
 VENV := .venv
 FUZZ_SECONDS ?= 60
@@ -46,8 +46,7 @@ lint: build-tools ## Check form, clippy's findings, and with cargo-deny the depe
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-	  echo $(CARGO) deny --locked check bans licenses sources && \
-	  $(CARGO) deny --locked check bans licenses sources; \
+	  $(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources; \
 	else \
 	  echo 'cargo-deny is not installed: dependencies are not checked (cargo install cargo-deny --locked)'; \
 	fi

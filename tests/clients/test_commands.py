@@ -144,7 +144,7 @@ def test_an_update_over_a_mebibyte_from_redis_is_dropped_counted_and_shows_as_a_
         assert raw.text() == "small"
         envelope = enveloped.json()
         assert (envelope["data"], envelope["seq"]) == ("small", seq + 3)
-        assert gateway.metric("ws_updates_too_large_total") == before + 1
+        wait_until(lambda: gateway.metric("ws_updates_too_large_total") == before + 1, "the count of it")
 
 
 def test_commands_on_the_raw_face_mean_nothing_and_harm_nothing(redis, gateway, channel):

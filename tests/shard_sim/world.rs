@@ -64,7 +64,7 @@ impl World {
         let source_bell = Doorbell::new(Mode::NonBlocking).expect("a descriptor");
         let (messages_max, bytes_max) = (rng.usize(2..40), rng.usize(2000..100_000));
         let (sender, receiver) = inbox(messages_max, bytes_max, shard_bell, source_bell.clone());
-        let (to_source, from_shard) = outlet(rng.usize(1..20), source_bell.clone());
+        let (to_source, from_shard) = outlet(rng.usize(6..30), source_bell.clone());
         let parts = Parts {
             id: ShardId(0),
             config: Arc::new(config),
