@@ -66,6 +66,12 @@ impl<R: Ring> Shard<R> {
     fn command_unsubscribe(&mut self, id: ConnId, reply_to: Option<Id>, name: &str) {
         match self.subscription(id, name) {
             Some((at, _)) => {
+                let (_, conn) = self.conns.at(id.slot.0);
+                if let Some(waiting) = conn.subs.as_mut_slice()[at].waiting.take() {
+                    // The subscribe is answered too, as every command is.
+                    let message = format!("unsubscribed from {name:?} before it was confirmed");
+                    self.refuse(id, waiting.id.as_ref(), "unsubscribed", &message);
+                }
                 self.unsubscribe(id, at);
                 self.control(id, envelope::unsubscribed(reply_to.as_ref(), name));
             }
