@@ -67,10 +67,9 @@ impl<R: Ring> Shard<R> {
         match self.subscription(id, name) {
             Some((at, _)) => {
                 let (_, conn) = self.conns.at(id.slot.0);
-                if let Some(waiting) = conn.subs.as_mut_slice()[at].waiting.take() {
-                    // The subscribe is answered too, as every command is.
+                if let Some(subscribe) = conn.subs.as_mut_slice()[at].waiting.take().and_then(|waiting| waiting.id) {
                     let message = format!("unsubscribed from {name:?} before it was confirmed");
-                    self.refuse(id, waiting.id.as_ref(), "unsubscribed", &message);
+                    self.refuse(id, Some(&subscribe), "unsubscribed", &message);
                 }
                 self.unsubscribe(id, at);
                 self.control(id, envelope::unsubscribed(reply_to.as_ref(), name));
