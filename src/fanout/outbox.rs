@@ -303,7 +303,7 @@ impl Outbox {
     /// Puts runs back that were handed out and not written, in front of what came after them.
     fn put_back(&mut self, runs: Vec<Rc<Run>>, limits: &OutboxLimits) -> Gone {
         let mut gone = Gone::default();
-        let conflates = runs.iter().any(|run| run.policy == Policy::Conflate);
+        let conflates = runs.iter().any(|run| run.updates > 0 && run.policy == Policy::Conflate);
         for run in runs.into_iter().rev() {
             match () {
                 () if run.critical => self.critical.push_front(run),
