@@ -14,6 +14,8 @@ TABLES = pytest.StashKey()
 
 def pytest_configure(config):
     config.stash[TABLES] = []
+    if net.missing() is None:
+        net.favour(os.getpid())
 
 
 def pytest_collection_modifyitems(items):
