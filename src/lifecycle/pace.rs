@@ -35,6 +35,8 @@ const OVERDUE_EXTRA: Duration = Duration::from_millis(300);
 const OVERDUE_EXTRA_DISTRUSTED: Duration = Duration::from_millis(50);
 /// The same before a round trip is known.
 const OVERDUE_UNKNOWN: Duration = Duration::from_millis(500);
+/// What a socket that falls behind begins with: its first pong tells whether it is slow.
+const TRUST_BEHIND: u8 = 1;
 /// Prompt pongs in a row after which one that was behind is trusted again.
 const TRUSTED: u8 = 8;
 /// More of them only space out the pings.
@@ -172,7 +174,12 @@ impl Pace {
     /// Whether what was last written while behind was read without delay.
     #[inline]
     pub fn is_prompt(&self) -> bool {
-        self.trust > 0
+        self.trust > TRUST_BEHIND
+    }
+
+    /// Whether a pong has shown that the socket is slow: whatever waits for it is old when it arrives.
+    pub fn is_slow(&self) -> bool {
+        self.trust < TRUST_BEHIND
     }
 
     /// Whether so much was sent before it fell behind that it must be read first.
@@ -188,7 +195,7 @@ impl Pace {
 
     /// The socket has fallen behind: it must show anew how much it takes.
     pub fn fell_behind(&mut self) {
-        self.trust = 0;
+        self.trust = TRUST_BEHIND;
         let most = BEHIND_WRITE_BYTES >> 10;
         let read = (u32::from(self.rate) * BEHIND_QUEUE.as_millis() as u32) >> 10;
         self.write_kib = if self.rate == 0 { most } else { read.clamp(1, most) } as u8;

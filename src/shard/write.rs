@@ -275,10 +275,14 @@ impl<R: Ring> Shard<R> {
         self.arm(id, Op::AwaitWritable(id));
     }
 
-    /// What may wait for a connection: while it is not behind, all that its window allows.
+    /// What may wait for a connection: while it is not behind, all that its window allows; if it is slow, only the newest.
     fn limits_of(&mut self, id: ConnId) -> OutboxLimits {
         let (_, conn) = self.conns.at(id.slot.0);
-        let slack = if conn.behind { self.outbox_limits.slack } else { usize::MAX };
+        let slack = match conn.behind {
+            true if conn.pace.is_slow() => 0,
+            true => self.outbox_limits.slack,
+            false => usize::MAX,
+        };
         OutboxLimits { slack, ..self.outbox_limits }
     }
 
