@@ -23,7 +23,8 @@ impl<R: Ring> Shard<R> {
             let channel = self.channels.at_mut(index);
             let updates = std::mem::take(&mut channel.arrived);
             channel.arrived_bytes = 0;
-            channel.seq = channel.seq.max(updates.last().map_or(0, |update| update.seq));
+            // What `max_rate` held back comes in no order of its numbers.
+            channel.seq = updates.iter().fold(channel.seq, |seq, update| seq.max(update.seq));
             for face in Face::ALL {
                 self.fan_out_face(index, face, &updates);
             }
