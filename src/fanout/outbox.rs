@@ -233,8 +233,11 @@ impl Outbox {
     pub fn next_control(&mut self, write_max: usize) -> Option<Chunk> {
         debug_assert!(self.started.is_none(), "a started frame is finished first");
         let mut bytes = self.control.pop_front()?.bytes().to_vec();
-        while let Some(run) = self.control.pop_front_if(|run| bytes.len() + run.bytes().len() <= write_max) {
+        while let Some(run) = self.control.front()
+            && bytes.len() + run.bytes().len() <= write_max
+        {
             bytes.extend_from_slice(run.bytes());
+            self.control.pop_front();
         }
         Some(Chunk::whole(Rc::new(Run::own(bytes))))
     }

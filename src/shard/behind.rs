@@ -83,7 +83,8 @@ impl<R: Ring> Shard<R> {
     pub(super) fn close_if_stalled(&mut self, id: ConnId) {
         let (limit, now) = (self.config.limits.stall_timeout, self.now);
         let (_, conn) = self.conns.at(id.slot.0);
-        if !limit.is_zero() && conn.behind | conn.pace.is_waiting() && now.since(conn.progress) > limit {
+        let owes = conn.behind || conn.pace.is_waiting() || conn.awaiting_writable;
+        if !limit.is_zero() && owes && now.since(conn.progress) > limit {
             self.close_slow(id);
         }
     }

@@ -3,7 +3,7 @@
 use super::Shard;
 use super::behind::PING_BYTES;
 use super::conn::State;
-use crate::fanout::{Chunk, Gone, Offer, Outbox, Run, Update};
+use crate::fanout::{Chunk, Gone, Offer, Outbox, OutboxLimits, Run, Update};
 use crate::ids::{ConnId, Face};
 use crate::metrics::{DropReason, EndReason};
 use crate::sys::{Op, Ring};
@@ -47,17 +47,17 @@ impl<R: Ring> Shard<R> {
             _ => Rc::new(Run::joined(runs)),
         };
         self.counters.due += members as u64 * u64::from(run.updates);
-        let (bytes, window) = (run.bytes().len() as u32, self.config.limits.window_bytes);
+        let (bytes, window, now) = (run.bytes().len() as u32, self.config.limits.window_bytes, self.now);
         // Sending never changes who is subscribed: the list stays as it is while it is walked.
         for at in 0..members {
             let slot = self.channels.at(index).audiences[face.index()].members[at].slot;
             let (id, conn) = self.conns.at(slot);
             if conn.out.is_some() || conn.sending {
                 self.offer(id, &run);
-            } else if !conn.pace.may_send(bytes, window) {
+            } else if !conn.pace.may_send(bytes, window) || conn.pace.is_late(false, now) {
                 self.fall_behind(id);
                 self.offer(id, &run);
-            } else if conn.pace.wants_ping(bytes, window) && bytes <= PING_COPY_MAX {
+            } else if conn.pace.wants_ping(bytes, window, now) && bytes <= PING_COPY_MAX {
                 self.send_with_ping(id, &Chunk::whole(Rc::clone(&run)));
             } else {
                 self.send(id, Chunk::whole(Rc::clone(&run)));
@@ -68,7 +68,15 @@ impl<R: Ring> Shard<R> {
     /// An update for a socket that has something to write already.
     #[cold]
     fn offer(&mut self, id: ConnId, run: &Rc<Run>) {
-        let limits = self.outbox_limits;
+        let (now, window) = (self.now, self.config.limits.window_bytes);
+        let (_, conn) = self.conns.at(id.slot.0);
+        let pending = conn.out.as_ref().map_or(0, |out| out.pending_bytes()) + run.bytes().len();
+        if !conn.behind
+            && (!conn.pace.may_send(pending as u32, window) || conn.pace.is_late(conn.awaiting_writable, now))
+        {
+            self.fall_behind(id);
+        }
+        let limits = self.limits_of(id);
         let parts = if run.parts().is_empty() { std::slice::from_ref(run) } else { run.parts() };
         let (mut gone, mut too_slow) = (Gone::default(), false);
         self.change_outbox_made(id, |outbox| {
@@ -124,20 +132,30 @@ impl<R: Ring> Shard<R> {
 
     /// Begins the next write of what a connection is owed, unless one is on its way or its pong is awaited.
     fn flush(&mut self, id: ConnId) {
-        let window = self.config.limits.window_bytes;
+        let (now, window) = (self.now, self.config.limits.window_bytes);
         let (_, conn) = self.conns.at(id.slot.0);
         if conn.sending || conn.awaiting_writable || conn.state == State::Closing {
             return;
         }
         let Some(out) = conn.out.as_deref() else { return self.flushed(id) };
-        let waits_for_pong = conn.state == State::Open && conn.pace.is_waiting() && !out.has_started();
-        if waits_for_pong && !conn.behind && !conn.pace.may_send(out.pending_bytes() as u32, window) {
+        let mut awaits_pong = conn.state == State::Open && conn.pace.is_waiting();
+        let (started, pending) = (out.has_started(), out.pending_bytes() as u32);
+        if awaits_pong && !started && !conn.behind && !conn.pace.may_send(pending, window) {
             self.fall_behind(id);
         }
         let (_, conn) = self.conns.at(id.slot.0);
         let (behind, open) = (conn.behind, conn.state == State::Open);
-        let write_max = if behind { conn.pace.write_bytes_max() as usize } else { WRITE_BYTES_MAX };
-        let next = if behind && waits_for_pong {
+        if behind && open && !awaits_pong && !started && conn.pace.must_drain() {
+            self.owe_ping(id);
+            awaits_pong = true;
+        }
+        let (_, conn) = self.conns.at(id.slot.0);
+        let write_max = match behind {
+            true if awaits_pong && started => 0, // only what was started
+            true => conn.pace.write_bytes_max() as usize,
+            false => WRITE_BYTES_MAX,
+        };
+        let next = if behind && awaits_pong && !started {
             // Replies do not wait: the pong may lie behind commands that are not read until they are answered.
             self.change_outbox(id, |outbox| outbox.next_control(write_max)).flatten()
         } else {
@@ -147,7 +165,8 @@ impl<R: Ring> Shard<R> {
             Some(chunk) => {
                 let (_, conn) = self.conns.at(id.slot.0);
                 let bytes = chunk.bytes().len() as u32;
-                let pings = open && (behind && !waits_for_pong || conn.pace.wants_ping(bytes, window));
+                let wants = chunk.run.updates > 0 && conn.pace.wants_ping(bytes, window, now);
+                let pings = open && if behind { !awaits_pong } else { wants };
                 if behind
                     && chunk.run.updates > 0
                     && let Some(out) = &mut conn.out
@@ -224,8 +243,8 @@ impl<R: Ring> Shard<R> {
             match state {
                 State::Closing => self.release_if_done(id),
                 // The update was too large for a ping to ride with it.
-                State::Open if conn.pace.wants_ping(0, window) && !conn.pace.is_waiting() => self.owe_ping(id),
-                State::Open if conn.behind && conn.pace.is_fast() && conn.owes_nothing() => self.catch_up(id),
+                State::Open if chunk.run.updates > 0 && conn.pace.wants_ping(0, window, now) => self.owe_ping(id),
+                State::Open if conn.behind && conn.pace.is_prompt() && conn.owes_nothing() => self.catch_up(id),
                 _ if conn.out.is_some() => self.flush_later(id),
                 State::Leaving => self.shut(id),
                 _ => {}
@@ -240,10 +259,10 @@ impl<R: Ring> Shard<R> {
                 _ => self.finish(id, EndReason::SocketError),
             };
         }
-        // It is behind: the rest is its own from here, and the shared run is let go.
+        // The rest is its own from here, and the shared run is let go. It is not behind for that: the kernel takes no more
+        // than the network does, which is little at the start of a healthy connection.
         conn.awaiting_writable = true;
-        self.fall_behind(id);
-        let limits = self.outbox_limits;
+        let limits = self.limits_of(id);
         let unsent = self.change_outbox_made(id, |outbox| outbox.unsent(chunk, written, &limits));
         self.counters.delivered += unsent.whole;
         self.count_gone(unsent.gone, DropReason::OutboxFull);
@@ -251,7 +270,22 @@ impl<R: Ring> Shard<R> {
             let (_, conn) = self.conns.at(id.slot.0);
             conn.pace.unpinged();
         }
+        let (_, conn) = self.conns.at(id.slot.0);
+        if conn.pace.blocked(now) {
+            conn.progress = now;
+        }
         self.arm(id, Op::AwaitWritable(id));
+    }
+
+    /// What may wait for a connection: while it is not behind, all that its window allows; if it is slow, only the newest.
+    fn limits_of(&mut self, id: ConnId) -> OutboxLimits {
+        let (_, conn) = self.conns.at(id.slot.0);
+        let slack = match conn.behind {
+            true if conn.pace.is_slow() => 0,
+            true => self.outbox_limits.slack,
+            false => usize::MAX,
+        };
+        OutboxLimits { slack, ..self.outbox_limits }
     }
 
     pub(super) fn writable(&mut self, id: ConnId, result: i32) {

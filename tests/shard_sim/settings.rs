@@ -57,6 +57,13 @@ pub fn config(rng: &mut fastrand::Rng, means: Means, tight: bool) -> Config {
     for (rule, policy) in rules[3..6].iter_mut().zip([Policy::DropOldest, Policy::DropNewest, Policy::Disconnect]) {
         rule.policy = policy;
     }
+    if means == Means::Plenty {
+        // Channels that conflate keep the newest only for a socket that its pongs show to be slow, whatever the means.
+        rules
+            .iter_mut()
+            .filter(|rule| rule.policy == Policy::Conflate)
+            .for_each(|rule| rule.policy = Policy::DropNewest);
+    }
     rules[0].client_publish = true;
     // Which updates are critical, and their keys, is the source's to say.
     rules[GOALS].critical = Some(Critical::All(true));

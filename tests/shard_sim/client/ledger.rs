@@ -151,10 +151,10 @@ impl Client {
             }
             (None, Some(at), None) => {
                 assert!(asked == Some((Verb::Unsubscribe, at)), "{text} answers something else");
-                if self.subs.remove(&at).is_none() {
-                    // It gave up before it was confirmed: its subscribe is never answered.
-                    self.commands.retain(|(earlier, verb, on)| (verb, *on) != (&Verb::Subscribe, at) || *earlier > id);
-                }
+                self.subs.remove(&at);
+                let earlier =
+                    |(asked, verb, on): &(u64, Verb, usize)| *asked < id && (verb, *on) == (&Verb::Subscribe, at);
+                assert!(!self.commands.iter().any(earlier), "a subscribe was taken back and not answered");
             }
             (None, None, Some(at)) => assert!(asked == Some((Verb::Publish, at)), "{text} answers something else"),
             _ => assert!(reply["error"]["code"].is_string() && asked.is_some(), "{text} answers nothing"),
