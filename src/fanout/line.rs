@@ -273,12 +273,25 @@ mod tests {
             }
             assert!(line.older(&run(Policy::Conflate, 1, keys, 0)).is_none(), "no such key");
             assert!(line.older(&run(Policy::DropOldest, 2, 0, 0)).is_none(), "it has no topics");
+            let finds = |line: &Line, keys: &[u64]| {
+                let older = keys.iter().map(|key| line.older(&run(Policy::Conflate, 1, *key, 0)));
+                older.map(|older| older.map_or(0, |older| older.received_us)).collect::<Vec<_>>()
+            };
             line.advance(&run(Policy::Conflate, 1, 2, 0));
+            assert_eq!(finds(&line, &[0, 1, 2]), [1000, 1001, 1002], "one went to the front");
             assert_eq!(line.pop().unwrap().received_us, 1002);
-            assert!(line.older(&run(Policy::Conflate, 1, 2, 0)).is_none(), "it has left");
+            assert_eq!(finds(&line, &[0, 1, 2]), [1000, 1001, 0], "and left");
             assert_eq!(line.pop().unwrap().received_us, 1000, "places keep their order");
-            assert_eq!(line.forget(Some(1)), keys - 2);
-            assert_eq!(line.forget(None), keys);
+            assert_eq!(finds(&line, &[0, 1, keys - 1]), [0, 1001, if keys == 3 { 0 } else { 999 + keys }]);
+            line.push_front(run(Policy::Conflate, 1, 1, 5));
+            assert_eq!(finds(&line, &[1]), [1001], "the last of its topic");
+            assert_eq!((line.collapse(), line.pop().unwrap().received_us), (1, 1001));
+            line.push(run(Policy::Conflate, 1, 1, 6));
+            assert_eq!(line.drop_oldest(None).unwrap().channel, 2);
+            assert_eq!(finds(&line, &[0, 1]), [0, 6]);
+            assert_eq!(line.take_older(&run(Policy::Conflate, 1, 1, 0)).unwrap().received_us, 6);
+            assert_eq!(line.forget(Some(1)), keys - 3);
+            assert_eq!(line.forget(None), keys - 1);
             assert!(line.is_empty() && line.index.is_none());
         }
     }

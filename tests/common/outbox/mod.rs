@@ -92,11 +92,11 @@ impl Trial {
             133..178 if self.flight.is_none() => {
                 let write_max = [1, 500, 2000, 8000, 40_000][usize::from(a % 5)];
                 let chunk = self.outbox.next(write_max);
-                self.take_off(chunk, b % 2 == 0, |model| model.next(write_max));
+                self.take_off(chunk, b.is_multiple_of(2), |model| model.next(write_max));
             }
             178..186 if self.flight.is_none() && !self.outbox.has_started() => {
                 let chunk = self.outbox.next_control(usize::from(c % 600));
-                self.take_off(chunk, b % 4 == 0, |model| model.next_control(usize::from(c % 600)));
+                self.take_off(chunk, b.is_multiple_of(4), |model| model.next_control(usize::from(c % 600)));
             }
             186..196 if self.flight.is_none() && self.outbox.is_empty() => self.send_joined(a, b, c),
             196..215 => self.land(),
@@ -145,7 +145,7 @@ impl Trial {
             (0..1 + a / 7 % 50).map(|at| self.update(u32::from(a % 7), b.wrapping_add(at), c / 8)).collect();
         let runs: Vec<_> = items.iter().map(Item::run).collect();
         let run = if runs.len() == 1 { Rc::clone(&runs[0]) } else { Rc::new(Run::joined(runs)) };
-        self.take_off(Some(Chunk::whole(run)), c % 3 == 0, |model| {
+        self.take_off(Some(Chunk::whole(run)), c.is_multiple_of(3), |model| {
             model.flight = Some(model::Flight::Parts(items));
             true
         });
