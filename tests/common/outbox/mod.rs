@@ -145,7 +145,7 @@ impl Trial {
             (0..1 + a / 7 % 50).map(|at| self.update(u32::from(a % 7), b.wrapping_add(at), c / 8)).collect();
         let runs: Vec<_> = items.iter().map(Item::run).collect();
         let run = if runs.len() == 1 { Rc::clone(&runs[0]) } else { Rc::new(Run::joined(runs)) };
-        self.take_off(Some(Chunk::whole(run)), c % 3 == 0, |model| {
+        self.take_off(Some(Chunk::whole(run)), c.is_multiple_of(3), |model| {
             model.flight = Some(model::Flight::Parts(items));
             true
         });
