@@ -232,3 +232,54 @@ impl Line {
         self.bytes -= run.bytes().len();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::Update;
+    use crate::ids::Face;
+    use std::sync::Arc;
+
+    fn run(policy: Policy, channel: u32, key: u64, seq: u64) -> Rc<Run> {
+        let update = Update { seq, received_us: seq, key, critical: false, frames: [Some([0; 10].into()), None] };
+        Rc::new(Run::update(channel, policy, &Arc::new(update), Face::ALL[0]).unwrap())
+    }
+
+    #[test]
+    fn a_line_whose_front_nobody_fetches_does_not_grow_by_what_leaves_from_its_middle() {
+        let mut line = Line::default();
+        line.push(run(Policy::DropNewest, 1, 0, 0));
+        (0..50).for_each(|seq| line.push(run(Policy::DropOldest, 2, 0, seq)));
+        for seq in 50..10_000 {
+            line.push(run(Policy::DropOldest, 2, 0, seq));
+            assert_eq!(line.drop_oldest(Some(2)).unwrap().received_us, seq - 50, "the oldest");
+        }
+        assert_eq!((line.updates(), line.bytes(), line.taken), (51, 510, 51));
+        assert!(line.places.len() <= 2 * line.taken + 1, "{} places", line.places.len());
+    }
+
+    #[test]
+    fn a_long_line_finds_each_topic_as_a_short_one_does() {
+        for keys in [3, 200] {
+            let mut line = Line::default();
+            for key in 0..keys {
+                line.push(run(Policy::Conflate, 1, key, key));
+                line.push(run(Policy::DropOldest, 2, key, key));
+            }
+            assert_eq!(line.index.is_some(), keys > 16);
+            for key in (0..keys).rev() {
+                line.replace(run(Policy::Conflate, 1, key, 1000 + key));
+                assert_eq!(line.older(&run(Policy::Conflate, 1, key, 0)).unwrap().received_us, 1000 + key);
+            }
+            assert!(line.older(&run(Policy::Conflate, 1, keys, 0)).is_none(), "no such key");
+            assert!(line.older(&run(Policy::DropOldest, 2, 0, 0)).is_none(), "it has no topics");
+            line.advance(&run(Policy::Conflate, 1, 2, 0));
+            assert_eq!(line.pop().unwrap().received_us, 1002);
+            assert!(line.older(&run(Policy::Conflate, 1, 2, 0)).is_none(), "it has left");
+            assert_eq!(line.pop().unwrap().received_us, 1000, "places keep their order");
+            assert_eq!(line.forget(Some(1)), keys - 2);
+            assert_eq!(line.forget(None), keys);
+            assert!(line.is_empty() && line.index.is_none());
+        }
+    }
+}

@@ -335,3 +335,6 @@ fn rest(run: Rc<Run>, written: usize) -> Chunk {
     }
     Chunk::whole(Rc::new(Run::completing(rest.to_vec(), run.updates, run.received_us)))
 }
+
+#[cfg(test)]
+mod tests;

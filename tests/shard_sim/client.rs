@@ -265,7 +265,9 @@ impl Client {
             }
             ClientRead::Cut => {
                 let refused = ring.sockets[self.file].queued; // its accept failed, or nobody listens any more
-                assert!(!self.blameless || refused || view.tight || view.leaving, "cut off for nothing: {self:?}");
+                // Who was too slow may be too slow for its close frame, too.
+                let excused = refused || view.tight || view.leaving || view.means == Means::Scarce;
+                assert!(!self.blameless || excused, "cut off for nothing: {self:?}");
                 self.ended = true;
             }
         }
