@@ -10,6 +10,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
+NET := tests/net
 VENV := .venv
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
@@ -17,6 +18,7 @@ FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 # A command that is missing, and the Debian package that brings it.
 BUILD_TOOLS := gcc:gcc git:git
 CLIENT_TOOLS := redis-server:redis-server redis-cli:redis-tools chromium:chromium node:nodejs npm:npm
+NET_TOOLS := ip:iproute2 tc:iproute2 ss:iproute2
 
 .PHONY: help
 help: ## List what there is
@@ -36,6 +38,10 @@ test-rust: build-tools client-tools ## Run cargo test
 .PHONY: test-python
 test-python: program client-tools $(VENV)/installed ## Run the tests with Python's clients
 	SPILLGATE_BIN=$(TARGET_DIR)/debug/spillgate $(VENV)/bin/pytest -c $(CLIENTS)/pytest.ini $(CLIENTS)
+
+.PHONY: test-net
+test-net: build net-tools $(VENV)/installed ## Run the tests on slow, far and stalled networks of their own (as root)
+	SPILLGATE_BIN=$(TARGET_DIR)/release/spillgate $(VENV)/bin/pytest -c $(NET)/pytest.ini $(NET)
 
 .PHONY: test-node
 test-node: program client-tools $(CLIENTS)/node_modules/.package-lock.json ## Run the tests with Node's clients and the demo in Chromium
@@ -85,6 +91,10 @@ program: build-tools
 .PHONY: build-tools
 build-tools:
 	@tests/install $(BUILD_TOOLS) $$(test -e /usr/include/stdio.h || echo missing-headers:libc6-dev)
+
+.PHONY: net-tools
+net-tools:
+	@tests/install $(NET_TOOLS)
 
 .PHONY: client-tools
 client-tools:

@@ -73,7 +73,8 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let (waiting_since, ponged_at) = (Millis::default(), Millis::default());
-        let (rate, round_trip, write_kib, trust, waiting) = (0, 0, 0, TRUSTED, false);
+        let (rate, round_trip, trust, waiting) = (0, 0, TRUSTED, false);
+        let write_kib = (BEHIND_WRITE_BYTES >> 10) as u8;
         Self { sent: 0, read: 0, pinged: 0, waiting_since, ponged_at, rate, round_trip, write_kib, trust, waiting }
     }
 }
@@ -224,3 +225,7 @@ impl Pace {
         window.saturating_add(more.min(u64::from(window) * FLIGHT_WINDOWS_MAX) as u32)
     }
 }
+
+#[cfg(test)]
+#[path = "pace_tests.rs"]
+mod tests;

@@ -56,7 +56,8 @@ impl Gateway {
         let admin = TcpListener::bind(config.admin)
             .with_context(|| format!("cannot listen on {} for the admin interface", config.admin))?;
         let options = sys::Options {
-            user_timeout: Some(config.limits.stall_timeout).filter(|timeout| !timeout.is_zero()),
+            // Later than our own judgement, which is counted and told to the client.
+            user_timeout: Some(config.limits.stall_timeout * 2).filter(|timeout| !timeout.is_zero()),
             send_buffer_bytes: Some(config.limits.send_buffer_bytes).filter(|bytes| *bytes > 0),
         };
         let seats = sys::listen(&config.listen, shards, options)?;

@@ -17,7 +17,7 @@ TEXT, BINARY = 0x1, 0x2
 class Client(threading.Thread):
     """One WebSocket in a namespace, read by a thread of its own."""
 
-    def __init__(self, namespace, address, path, receive_bytes=None, reads=True, source=None):
+    def __init__(self, namespace, address, path, receive_bytes=None, reads=True):
         super().__init__(daemon=True)
         with namespace.inside():
             self.socket = socket.socket()
@@ -46,7 +46,7 @@ class Client(threading.Thread):
     def _head(self):
         head = b""
         while b"\r\n\r\n" not in head:
-            read = self.socket.recv(1 if not head.endswith(b"\r") else 1)
+            read = self.socket.recv(1)  # what comes behind it is the stream's
             assert read, f"no answer: {head}"
             head += read
         assert head.startswith(b"HTTP/1.1 101 "), head

@@ -2,13 +2,13 @@
 
 import http.client
 import json
+import re
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import net
 from clients import pace
 from crowd import payload
 from harness import FULL
@@ -19,8 +19,10 @@ DURATION_S = 60 if FULL else 40
 FLAT_FROM_S = 20
 RSS_KIB, HOST_KIB, P99_TIMES = 1, 24, 1.3
 """Per stalled socket, and against the same run without stalled ones."""
-FLAT_KIB = 0.5
+FLAT_KIB, FLAT_HOST_KIB = 0.5, 4
 """What counts as flat, per stalled socket."""
+NOISE_KIB_MAX = 4096
+"""Where others move the host's memory by more, what TCP is charged for is asserted alone."""
 
 
 class Crowd:
@@ -46,12 +48,25 @@ class Crowd:
             process.stdout.close()
 
 
-def host_kib():
-    """What the host has left, and what TCP holds of it."""
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    tcp = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
-    pages = int(tcp.split()[tcp.split().index("mem") + 1])
-    return int(fields["MemAvailable"].split()[0]), pages * resource.getpagesize() // 1024
+def available_kib():
+    """What the host has left."""
+    text = Path("/proc/meminfo").read_text()
+    return int(re.search(r"MemAvailable: *(\d+) kB", text)[1])
+
+
+def tcp_kib():
+    """What TCP is charged for, in all namespaces."""
+    pages = int(re.search(r"TCP: .* mem (\d+)", Path("/proc/net/sockstat").read_text())[1])
+    return pages * resource.getpagesize() // 1024
+
+
+def noise_kib():
+    """By how much other processes move what the host has left."""
+    seen = []
+    for _ in range(20):
+        seen.append(available_kib())
+        time.sleep(0.25)
+    return max(seen) - min(seen)
 
 
 def run(start, closing, stalled_every):
@@ -70,10 +85,10 @@ def run(start, closing, stalled_every):
     samples = []
     for number in pace(RATE, DURATION_S):
         if number % RATE == 0:
-            samples.append((gateway.rss_kib(), *host_kib()))
+            samples.append((gateway.rss_kib(), tcp_kib(), available_kib()))
         publish(number)
     time.sleep(1)
-    samples.append((gateway.rss_kib(), *host_kib()))
+    samples.append((gateway.rss_kib(), tcp_kib(), available_kib()))
     reports, metrics = crowd.report(), gateway.metrics()
     crowd.close()
     api.close()
@@ -83,29 +98,37 @@ def run(start, closing, stalled_every):
 
 def test_stalled_sockets_cost_a_constant_and_nobody_else_notices(start, closing, table):
     resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    noise = noise_kib()
+    quiet = noise <= NOISE_KIB_MAX
     base, base_reports, _ = run(start, closing, 0)
     samples, reports, metrics = run(start, closing, STALLED_EVERY)
     stalled = sum(report["stalled"] for report in reports)
     updates = RATE * DURATION_S
 
-    def growth(which, since=0, until=-1):
-        return (samples[until][which] - samples[since][which]) / stalled
+    def growth(which, since=0, of=samples):
+        return (of[-1][which] - of[since][which]) / stalled
+
+    def own(since=0):
+        """What the gateway grew by, over what it grew by with none stalled."""
+        return growth(0, since) - growth(0, since, base)
 
     def p99(all_reports):
         return max(report["p99"] for report in all_reports)
 
     rows = table(f"{SOCKETS} sockets, {stalled} stalled, {RATE} updates of {SIZE} B a second for {DURATION_S} s", "what", "measured")
-    rows.append(("gateway RSS per stalled socket", f"{growth(0):.2f} KiB ({growth(0, FLAT_FROM_S):.2f} from second {FLAT_FROM_S})"))
-    rows.append(("the same run with none stalled", f"{(base[-1][0] - base[0][0]) / stalled:.2f} KiB"))
-    rows.append(("MemAvailable per stalled socket", f"{-growth(1):.2f} KiB ({-growth(1, FLAT_FROM_S):.2f} from then)"))
-    rows.append(("TCP's memory per stalled socket", f"{growth(2):.2f} KiB ({growth(2, FLAT_FROM_S):.2f} from then)"))
+    then = f"from second {FLAT_FROM_S}"
+    rows.append(("gateway RSS per stalled socket, over the run with none", f"{own():.2f} KiB ({own(FLAT_FROM_S):.2f} {then})"))
+    rows.append(("gateway RSS with none stalled, all in all", f"{base[-1][0] - base[0][0]} KiB"))
+    rows.append(("TCP's memory per stalled socket", f"{growth(1):.2f} KiB ({growth(1, FLAT_FROM_S):.2f} {then})"))
+    host = f"{-growth(2):.2f} KiB ({-growth(2, FLAT_FROM_S):.2f} {then})" if quiet else f"not measured: others move it by {noise} KiB"
+    rows.append(("MemAvailable per stalled socket", host))
     rows.append(("the healthy missed", sum(report["missed"] for report in reports)))
     for name, each in (("none stalled", base_reports), ("one in five", reports)):
         rows.append((f"median and p99 of the healthy, {name}", f"{max(r['median'] for r in each) * 1000:.1f}, {p99(each) * 1000:.1f} ms"))
     assert sum(report["received"] for report in reports) == (SOCKETS - stalled) * updates
     assert sum(report["missed"] + report["ended"] for report in reports) == 0
     assert metrics["ws_slow_consumers_closed_total"] == 0 and metrics["ws_connections_active"] == SOCKETS
-    assert growth(0) <= RSS_KIB and growth(0, FLAT_FROM_S) <= FLAT_KIB
-    assert growth(2, FLAT_FROM_S) <= FLAT_KIB
-    assert -growth(1) <= HOST_KIB
+    assert own() <= RSS_KIB and own(FLAT_FROM_S) <= FLAT_KIB
+    assert growth(1) <= HOST_KIB and growth(1, FLAT_FROM_S) <= FLAT_HOST_KIB
+    assert not quiet or (-growth(2) <= HOST_KIB and -growth(2, FLAT_FROM_S) <= FLAT_HOST_KIB)
     assert p99(reports) <= P99_TIMES * p99(base_reports)
