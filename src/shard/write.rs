@@ -101,7 +101,14 @@ impl<R: Ring> Shard<R> {
             return;
         }
         match self.change_outbox(id, |outbox| outbox.next(WRITE_BYTES_MAX)).flatten() {
-            Some(chunk) => self.send(id, chunk),
+            Some(chunk) => {
+                self.send(id, chunk);
+                let (_, conn) = self.conns.at(id.slot.0);
+                // Its commands wait for the replies alone: updates may come for ever.
+                if conn.paused && conn.control_len() == 0 {
+                    self.resume(id);
+                }
+            }
             None => {
                 let (_, conn) = self.conns.at(id.slot.0);
                 conn.out = None;
