@@ -10,7 +10,7 @@ use crate::shard::Shared;
 use crate::source::{Handle, Reached};
 use crate::wire::check_channel;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// A shard ticks ten times a second: one that has taken no turn for this long hangs.
 const SHARD_HANGS_AFTER: Duration = Duration::from_secs(5);
+
+const WHAT_THERE_IS: &str = "there are GET /healthz, /readyz, /metrics and POST /channels/{channel}/publish";
 
 /// What the admin interface shows.
 #[derive(Clone)]
@@ -67,6 +69,7 @@ fn routes(view: View) -> Router {
         .route("/metrics", get(metrics))
         .route("/channels/{channel}/publish", post(publish))
         .fallback(nothing_here)
+        .method_not_allowed_fallback(method_means_nothing)
         .layer(DefaultBodyLimit::max(view.limits.update_bytes_max))
         .with_state(view)
 }
@@ -110,9 +113,13 @@ async fn metrics(State(view): State<View>) -> Response {
 /// Publishes the body, byte for byte; answers whom it reached.
 async fn publish(
     State(view): State<View>,
-    Path(channel): Path<String>,
+    channel: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let channel = match channel {
+        Ok(Path(channel)) => channel,
+        Err(rejection) => return refuse(StatusCode::BAD_REQUEST, "bad_channel", &rejection.body_text()),
+    };
     if let Err(fault) = check_channel(&channel, &view.limits) {
         return refuse(StatusCode::BAD_REQUEST, "bad_channel", &fault.to_string());
     }
@@ -140,8 +147,11 @@ fn refuse_publish(error: PublishError) -> Response {
 }
 
 async fn nothing_here() -> Response {
-    let what = "there are GET /healthz, /readyz, /metrics and POST /channels/{channel}/publish";
-    refuse(StatusCode::NOT_FOUND, "not_found", what)
+    refuse(StatusCode::NOT_FOUND, "not_found", WHAT_THERE_IS)
+}
+
+async fn method_means_nothing() -> Response {
+    refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", WHAT_THERE_IS)
 }
 
 fn refuse(status: StatusCode, code: &str, message: &str) -> Response {

@@ -40,6 +40,8 @@ pub struct InboxSender {
     bytes_max: usize,
     shared: Arc<Shared>,
     bell: Doorbell,
+    /// Something was put into the queue since the bell was rung last.
+    news: bool,
     /// Answers to clients that had to wait, in order.
     answers: VecDeque<ToShard>,
     /// What had to wait of each channel.
@@ -73,6 +75,7 @@ pub fn inbox(messages_max: usize, bytes_max: usize, shard: Doorbell, source: Doo
         bytes_max,
         shared: Arc::clone(&shared),
         bell: shard,
+        news: false,
         answers: VecDeque::new(),
         held: HashMap::new(),
         order: VecDeque::new(),
@@ -118,9 +121,11 @@ impl InboxSender {
         self.flush_once() // the shard may have emptied the queue just before it could see the flag
     }
 
-    /// Wakes the shard if it sleeps.
-    pub fn ring(&self) {
-        self.bell.ring();
+    /// Wakes the shard if it sleeps and there is something for it.
+    pub fn ring(&mut self) {
+        if std::mem::take(&mut self.news) {
+            self.bell.ring();
+        }
     }
 
     /// Messages in the queue.
@@ -170,7 +175,7 @@ impl InboxSender {
     }
 
     /// Puts a message of `bytes` into the queue; whether there was room.
-    fn push(&self, message: impl FnOnce() -> ToShard, bytes: usize) -> bool {
+    fn push(&mut self, message: impl FnOnce() -> ToShard, bytes: usize) -> bool {
         let queued = self.shared.bytes.load(Ordering::Relaxed);
         if self.queue.is_full() || (queued > 0 && queued + bytes > self.bytes_max) {
             return false;
@@ -178,6 +183,7 @@ impl InboxSender {
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
         // There is one sender, so the room that was seen is still there; a shard that has ended takes nothing any more.
         let _ = self.queue.try_send(message());
+        self.news = true;
         true
     }
 }
@@ -264,6 +270,27 @@ mod tests {
         assert!(sender.flush());
         assert_eq!(drain(&mut receiver), ["2:7"]);
         assert_eq!(sender.waiting(), 0);
+    }
+
+    #[test]
+    fn a_shard_is_woken_only_where_there_is_something_for_it() {
+        let (bell, source) = (Doorbell::new(Mode::NonBlocking).unwrap(), Doorbell::new(Mode::NonBlocking).unwrap());
+        let (mut sender, mut receiver) = inbox(1, 1 << 20, bell.clone(), source);
+        bell.asleep();
+        sender.ring();
+        assert!(bell.take().is_err(), "it is empty");
+        assert_eq!(sender.offer(channel(1), update(1, 1)), Offer::Queued);
+        assert_eq!(sender.offer(channel(1), update(2, 1)), Offer::Held);
+        sender.ring();
+        bell.take().unwrap();
+        bell.asleep();
+        assert!(!sender.flush());
+        sender.ring();
+        assert!(bell.take().is_err(), "what waits does not fit yet");
+        drain(&mut receiver);
+        assert!(sender.flush());
+        sender.ring();
+        bell.take().unwrap();
     }
 
     #[test]

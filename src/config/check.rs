@@ -24,6 +24,8 @@ const ZERO_MAKES_SENSE: [&str; 6] = [
 ];
 
 const SHARDS_MAX: usize = 1024;
+/// Each address has a listener and an accept of its own at every shard, which are counted in 8 bits.
+const ADDRESSES_MAX: usize = 255;
 const RINGS_PER_SHARD_MAX: usize = 64;
 /// A WebSocket handshake of a browser has about 500 bytes; a bare one has more than this.
 const REQUEST_BYTES_MIN: usize = 256;
@@ -191,6 +193,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 fn check_bounds(config: &Config, found: &mut Vec<Violation>) {
     let limits = &config.limits;
     for (key, value, max) in [
+        ("listen", config.listen.len(), ADDRESSES_MAX),
         ("shards", config.shards, SHARDS_MAX),
         ("limits.rings_per_shard", limits.rings_per_shard, RINGS_PER_SHARD_MAX),
         ("limits.update_bytes_max", limits.update_bytes_max, UPDATE_BYTES_MAX),

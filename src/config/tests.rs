@@ -97,6 +97,15 @@ fn every_setting_is_reachable_by_its_variable() {
 }
 
 #[test]
+fn more_addresses_than_can_be_counted_are_refused() {
+    let listen =
+        |count: u16| config(|config| config.listen = (1..=count).map(|port| ([127, 0, 0, 1], port).into()).collect());
+    assert_eq!(listen(255).check(), Ok(()));
+    let refused = listen(256).check().unwrap_err();
+    assert_eq!(refused[0].to_string(), "listen: 256 is above 255");
+}
+
+#[test]
 fn the_defaults_make_sense() {
     assert_eq!(Config::default().check(), Ok(()));
     assert_eq!(load_variables(&[]), Ok(Config::default()));

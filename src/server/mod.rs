@@ -6,14 +6,16 @@ pub mod demo_match;
 mod demo_pitch;
 mod demo_places;
 mod gateway;
+mod log;
 
 pub use gateway::Gateway;
 
 use crate::config::{self, Config};
 use crossbeam_channel::{Receiver, bounded};
+use log::Log;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -27,19 +29,28 @@ pub fn main(cli: cli::Cli) -> ExitCode {
     let (config, demo) = match outcome {
         Ok(loaded) => loaded,
         Err(error) => {
-            eprintln!("{error}");
+            let _ = writeln!(std::io::stderr(), "{error}");
             return ExitCode::FAILURE;
         }
     };
     end_with_any_panic();
-    log_to_stderr();
-    match serve(config, demo) {
+    let log = match Log::to_stderr() {
+        Ok(log) => log,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "the log cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    log_to(log.clone());
+    let code = match serve(config, demo) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    log.finish();
+    code
 }
 
 fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
@@ -75,17 +86,20 @@ fn end_with_any_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
-        eprintln!("spillgate: a thread has panicked, and so the process ends; this is a bug, please report it");
+        let last = "spillgate: a thread has panicked, and so the process ends; this is a bug, please report it";
+        let _ = writeln!(std::io::stderr(), "{last}");
         std::process::abort();
     }));
 }
 
-fn log_to_stderr() {
+fn log_to(log: Log) {
     let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(move || log.clone())
+        // The crate would complain with `eprintln!`, which panics where stderr is a full disk or a pipe without a reader.
+        .log_internal_errors(false)
         .init();
 }

@@ -259,7 +259,8 @@ impl<R: Ring> Shard<R> {
 }
 
 impl Conn {
-    fn control_len(&self) -> usize {
+    /// Control frames that wait.
+    pub(super) fn control_len(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.control_len())
     }
 }

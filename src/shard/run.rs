@@ -60,18 +60,21 @@ pub struct Seat {
     pub ends: Sender<ShardEnd>,
 }
 
-/// Tells how the thread ended, also where it panicked.
+/// Tells how the thread ended, also where it panicked, and where the executor never came to run it: glommio makes its
+/// rings on the thread itself, and tells what they lack only to whoever joins it.
 struct Farewell {
     ends: Sender<ShardEnd>,
+    began: bool,
     end: Option<ShardEnd>,
     shard: ShardId,
 }
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        let panicked = || ShardEnd { shard: self.shard, result: Err(io::Error::other("it panicked")) };
+        let why = if self.began { "it panicked" } else { "its executor lacks descriptors or locked memory" };
+        let early = || ShardEnd { shard: self.shard, result: Err(io::Error::other(why)) };
         // Whoever no longer listens has ended too.
-        let _ = self.ends.send(self.end.take().unwrap_or_else(panicked));
+        let _ = self.ends.send(self.end.take().unwrap_or_else(early));
     }
 }
 
@@ -110,12 +113,14 @@ impl Shared {
 /// The executor cannot be made (memlock, no such core).
 pub fn run(seat: Seat, parts: Parts) -> io::Result<()> {
     let shard = parts.id;
+    let farewell = Farewell { ends: seat.ends.clone(), began: false, end: None, shard };
     LocalExecutorBuilder::new(seat.core.map_or(Placement::Unbound, Placement::Fixed))
         .name(&format!("shard-{}", shard.0))
         .io_memory(GLOMMIO_IO_BYTES)
         .spawn(move || async move {
-            let Seat { rings, table, listeners, clock, shared, ends, .. } = seat;
-            let mut farewell = Farewell { ends, end: None, shard };
+            let mut farewell = farewell; // whole, not the fields that are set
+            farewell.began = true;
+            let Seat { rings, table, listeners, clock, shared, .. } = seat;
             let result = match UringSet::new(rings, table, listeners, shared.bell.as_raw_fd()) {
                 Ok(ring) => drive(Shard::new(ring, parts), clock, &shared).await,
                 Err(error) => Err(error),

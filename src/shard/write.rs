@@ -181,7 +181,7 @@ impl<R: Ring> Shard<R> {
             None => self.flushed(id),
         }
         let (_, conn) = self.conns.at(id.slot.0);
-        if conn.paused && conn.out.as_ref().is_none_or(|out| out.control_len() == 0) {
+        if conn.paused && conn.control_len() == 0 {
             self.resume(id);
         }
     }

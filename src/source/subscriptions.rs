@@ -140,7 +140,12 @@ impl Subscriptions {
     fn settle(&mut self, name: &Arc<str>) {
         let Some(channel) = self.channels.get_mut(name) else { return };
         if channel.queued {
-            return; // looked at when its turn comes
+            // Looked at when its turn comes; but without a Redis that may never be, and names come and go.
+            if (channel.wanted, channel.stands) == (false, Stands::Out) {
+                self.channels.remove(name);
+                self.sweep_joining();
+            }
+            return;
         }
         let queue = match (channel.wanted, channel.stands) {
             (true, Stands::Out) => &mut self.joining,
@@ -153,6 +158,15 @@ impl Subscriptions {
         };
         channel.queued = true;
         queue.push_back(Arc::clone(name));
+    }
+
+    /// Takes those out of the queue that were forgotten, once they are the most of it.
+    fn sweep_joining(&mut self) {
+        if self.joining.len() > 2 * self.channels.len() + BATCH_MAX {
+            let joins = |channel: &Channel| channel.queued && channel.stands == Stands::Out;
+            let joining = self.channels.iter().filter(|(_, channel)| joins(channel)).map(|(name, _)| Arc::clone(name));
+            self.joining = joining.collect();
+        }
     }
 
     fn join(&mut self) -> Option<Batch> {
@@ -276,6 +290,20 @@ mod tests {
             let known: BTreeSet<_> = subscriptions.channels.into_keys().filter(|name| Some(name) != server.forbidden.as_ref()).collect();
             prop_assert_eq!(known, wanted, "what is neither wanted nor subscribed is forgotten");
         }
+    }
+
+    #[test]
+    fn names_that_come_and_go_while_there_is_no_redis_leave_nothing_behind() {
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.want(&"stays".into(), true);
+        for i in 0..100_000 {
+            let name = format!("c{}", i % 70_000).into();
+            subscriptions.want(&name, true);
+            subscriptions.want(&name, false);
+        }
+        assert_eq!(subscriptions.channels.len(), 1);
+        assert!(subscriptions.joining.len() < 2 * BATCH_MAX, "{} wait", subscriptions.joining.len());
+        assert_eq!(subscriptions.next_batch(), Some(Batch::Subscribe(vec!["stays".into()])));
     }
 
     #[test]

@@ -101,6 +101,7 @@ def test_a_publish_that_cannot_be_is_refused_with_why(gateway):
     for path, body, status, code in [
         (f"/channels/{'x' * 201}/publish", b"1", 400, "bad_channel"),
         ("/channels/a%00/publish", b"1", 400, "bad_channel"),
+        ("/channels/a%ff/publish", b"1", 400, "bad_channel"),
         ("/channels/c/publish", b"x" * (UPDATE_BYTES_MAX + 1), 413, "too_large"),
         ("/nothing", b"1", 404, "not_found"),
     ]:

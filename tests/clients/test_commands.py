@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -197,6 +198,30 @@ def test_a_flood_of_pings_is_answered_in_order_as_fast_as_the_client_reads(gatew
         for number in range(5000):
             got = peer.frame()
             assert (got.opcode, got.payload) == (PONG, str(number).encode())
+
+
+def test_a_client_behind_on_updates_has_its_commands_read_all_the_same(gateway, channel):
+    """It takes a tenth of what comes, so that updates wait for it all the time; its commands do not."""
+    publishes = threading.Event()
+
+    def publish():
+        while not publishes.wait(0.005):
+            gateway.ask("POST", f"/channels/{channel}/publish", b"x" * 30_000)
+
+    publisher = threading.Thread(target=publish)
+    with Peer.opened(gateway.port, f"/ws?channels={channel}", receive_buffer=32 << 10) as peer:
+        publisher.start()
+        try:
+            wait_until(lambda: gateway.metric("ws_outbox_messages") > 0, "updates that wait")
+            peer.send(b"".join(frame(TEXT, b'{"id":%d,"unsubscribe":"none"}' % number) for number in range(100)))
+            left, until = 100, time.monotonic() + 10
+            while left > 0 and time.monotonic() < until:
+                left -= "error" in peer.json()
+                time.sleep(0.05 if left else 0)
+            assert left == 0
+        finally:
+            publishes.set()
+            publisher.join()
 
 
 def test_a_client_that_leaves_while_its_answers_wait_gives_its_place_back(gateway):

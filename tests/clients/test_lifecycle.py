@@ -2,13 +2,14 @@
 
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 from websockets.sync.client import connect
 
-from harness import Gateway, run_spillgate, wait_until
+from harness import BINARY, Gateway, environment, run_spillgate, wait_until
 from peer import PING, PONG, TEXT, Peer, frame, request
 
 # Whoever is closed may take its time to answer, so that the test can look at one client after the other.
@@ -168,6 +169,34 @@ def test_a_client_that_left_is_no_connection_any_more(start):
             peer.socket.close()
         wait_until(lambda: gateway.metric("ws_connections_active") == 0, "nobody")
     assert gateway.metric('ws_connections_terminated_total{reason="vanished"}') == 150
+
+
+def test_a_log_that_cannot_be_written_ends_nobody(redis):
+    with socket.socket() as probe, socket.socket() as other:
+        probe.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        port, admin = probe.getsockname()[1], other.getsockname()[1]
+    line = ["serve", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}", "--redis", redis.url]
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen([str(BINARY), *line], env=environment({}), stderr=full)
+    try:
+        wait_until(lambda: accepts(port) or process.poll() is not None, "a gateway that listens")
+        assert process.poll() is None
+        with Peer.opened(port, "/raw/c") as peer:
+            redis.stop()
+            redis.start()
+            wait_until(lambda: redis.client().publish("c", "still there") == 1, "the channel at Redis again")
+            assert peer.text() == "still there"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def accepts(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_an_unused_gateway_ends_by_itself_as_soon_as_it_is_told():
