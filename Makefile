@@ -8,7 +8,7 @@ SHELL := /bin/bash -o pipefail
 
 CARGO ?= cargo
 PYTHON ?= python3
-TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
 NET := tests/net
 VENV := .venv
@@ -52,8 +52,7 @@ lint: build-tools ## Check form, clippy's findings, and with cargo-deny the depe
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-	  echo $(CARGO) deny --locked check bans licenses sources && \
-	  $(CARGO) deny --locked check bans licenses sources; \
+	  $(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources; \
 	else \
 	  echo 'cargo-deny is not installed: dependencies are not checked (cargo install cargo-deny --locked)'; \
 	fi
@@ -70,6 +69,14 @@ fuzz: build-tools ## Fuzz each target for FUZZ_SECONDS (60); needs cargo-fuzz, a
 .PHONY: bench
 bench: build-tools ## Run the benches
 	$(CARGO) bench --locked
+
+.PHONY: bench-floor
+bench-floor: build-tools ## Compare the CPU time of a delivery with the floor's (2 minutes; leave the machine alone)
+	$(CARGO) bench --locked --bench floor
+
+.PHONY: test-scale
+test-scale: build-tools ## Run the scale tests with their whole numbers, on the program as it is used
+	SPILLGATE_FULL=1 $(CARGO) test --release --locked --test scale
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed below this directory

@@ -296,15 +296,15 @@ mod tests {
     #[test]
     fn a_forgotten_channel_is_not_found_while_its_name_is_in_use_at_another_place() {
         let mut channels = Channels::default();
-        let a = channels.open("a");
-        let b = channels.open("b");
+        let a = channels.open("a", &Config::default());
+        let b = channels.open("b", &Config::default());
         let place = ChannelRef { index: a, generation: channels.at(a).generation };
         for channel in [a, b] {
             channels.join(channel, Face::Raw, member(7));
             channels.leave(channel, Face::Raw, 0);
         }
         told(&mut channels);
-        assert_eq!(channels.open("a"), b);
+        assert_eq!(channels.open("a", &Config::default()), b);
         assert!(channels.find(place).is_none());
     }
 

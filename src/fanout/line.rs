@@ -1,14 +1,16 @@
 //! The updates that wait for one socket, in a line, in which a newer one can take the place of an older one of its key.
 //!
-//! Invariant: where there is an index it knows the last place of each channel and key that waits, and nothing else. A
-//! short line has none: looking through it costs less than the index would, in memory above all.
+//! Invariant: where there is an index it knows the last place of each topic that waits, and nothing else. A short line
+//! has none: looking through it costs less than the index would, in memory above all.
+//! Invariant: of a long line at least every other place is taken, however long nobody comes to its front.
 
 use super::Run;
+use crate::config::Policy;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-/// A channel and a key of it (see [`Run::key`]).
+/// A channel that conflates, and a key of it (see [`Run::key`]). Updates of other channels, and notices, have none.
 type Topic = (u32, u64);
 
 /// Lines longer than this have an index.
@@ -22,12 +24,14 @@ pub(super) struct Line {
     /// The number of the first place: places keep their numbers as others leave.
     first: i64,
     index: Option<Box<HashMap<Topic, i64>>>,
+    /// Places that are taken.
+    taken: usize,
     updates: usize,
     bytes: usize,
 }
 
-fn topic(run: &Run) -> Topic {
-    (run.channel, run.key)
+fn topic(run: &Run) -> Option<Topic> {
+    (run.updates > 0 && run.policy == Policy::Conflate).then_some((run.channel, run.key))
 }
 
 impl Line {
@@ -51,18 +55,17 @@ impl Line {
         self.places.front().and_then(Option::as_ref)
     }
 
-    /// Whether an update of the same channel and key waits.
-    pub fn holds(&self, run: &Run) -> bool {
-        self.place_of(topic(run)).is_some()
+    /// Who waits of the same topic, the last of them.
+    pub fn older(&self, run: &Run) -> Option<&Rc<Run>> {
+        let place = self.place_of(run)?;
+        self.places[(place - self.first) as usize].as_ref()
     }
 
     /// To the end of the line.
     pub fn push(&mut self, run: Rc<Run>) {
         self.count(&run);
-        if run.updates > 0
-            && let Some(index) = &mut self.index
-        {
-            index.insert(topic(&run), self.first + self.places.len() as i64);
+        if let (Some(index), Some(topic)) = (&mut self.index, topic(&run)) {
+            index.insert(topic, self.first + self.places.len() as i64);
         }
         self.places.push_back(Some(run));
         if self.places.len() > INDEX_FROM && self.index.is_none() {
@@ -74,33 +77,32 @@ impl Line {
     pub fn push_front(&mut self, run: Rc<Run>) {
         self.count(&run);
         self.first -= 1;
-        if run.updates > 0
-            && let Some(index) = &mut self.index
-        {
-            index.entry(topic(&run)).or_insert(self.first);
+        if let (Some(index), Some(topic)) = (&mut self.index, topic(&run)) {
+            index.entry(topic).or_insert(self.first);
         }
         self.places.push_front(Some(run));
     }
 
-    /// Takes the place of the one of the same channel and key, which must wait.
+    /// Takes the place of [`Line::older`], which must be there.
     pub fn replace(&mut self, run: Rc<Run>) {
-        let Some(place) = self.place_of(topic(&run)) else { return self.push(run) };
+        let Some(place) = self.place_of(&run) else { return self.push(run) };
         self.count(&run);
         if let Some(older) = self.places[(place - self.first) as usize].replace(run) {
             self.discount(&older);
         }
     }
 
-    /// The one of the same channel and key as `run` goes to the front: to the place that `run` had.
+    /// The one of the same topic as `run` goes to the front: to the place that `run` had.
     pub fn advance(&mut self, run: &Run) {
-        let Some(place) = self.place_of(topic(run)) else { return };
-        let newer = self.places[(place - self.first) as usize].take();
-        self.first -= 1;
-        if let Some(index) = &mut self.index {
-            index.insert(topic(run), self.first);
+        if let Some(newer) = self.take_older(run) {
+            self.push_front(newer);
         }
-        self.places.push_front(newer);
-        self.trim();
+    }
+
+    /// Takes [`Line::older`] out.
+    pub fn take_older(&mut self, run: &Run) -> Option<Rc<Run>> {
+        let place = self.place_of(run)?;
+        self.vacate((place - self.first) as usize)
     }
 
     /// The next one leaves the line.
@@ -113,9 +115,11 @@ impl Line {
         Some(run)
     }
 
-    /// Drops the oldest update, of one channel if it is said. Notices stay.
+    /// Drops the oldest update that may be dropped, of one channel if it is said. Notices stay, and so do the updates of
+    /// channels that would rather have the socket closed.
     pub fn drop_oldest(&mut self, channel: Option<u32>) -> Option<Rc<Run>> {
-        let fits = |run: &Rc<Run>| run.updates > 0 && channel.is_none_or(|channel| channel == run.channel);
+        let may = |run: &Rc<Run>| run.updates > 0 && run.policy != Policy::Disconnect;
+        let fits = |run: &Rc<Run>| may(run) && channel.is_none_or(|channel| channel == run.channel);
         let at = self.places.iter().position(|place| place.as_ref().is_some_and(fits))?;
         self.vacate(at)
     }
@@ -127,27 +131,19 @@ impl Line {
         self.vacate(at)
     }
 
-    /// Keeps the newest of each channel and key, in the place of the oldest; how many went.
+    /// Keeps the newest of each topic, in the place of the oldest; how many went.
     pub fn collapse(&mut self) -> u64 {
         let mut gone = 0;
         let mut oldest: HashMap<Topic, usize> = HashMap::new();
         for at in 0..self.places.len() {
             let Some(run) = self.places[at].take() else { continue };
-            if run.updates == 0 {
-                self.places[at] = Some(run);
-                continue;
-            }
-            let place = *oldest.entry(topic(&run)).or_insert(at);
+            let place = topic(&run).map_or(at, |topic| *oldest.entry(topic).or_insert(at));
             if let Some(older) = self.places[place].replace(run) {
                 self.discount(&older);
                 gone += 1;
             }
         }
-        self.index = None;
-        self.trim();
-        if self.places.len() > INDEX_FROM {
-            self.make_index();
-        }
+        self.close_ranks();
         gone
     }
 
@@ -159,12 +155,9 @@ impl Line {
                 && let Some(run) = self.places[at].take()
             {
                 self.discount(&run);
-                if let Some(index) = &mut self.index {
-                    index.remove(&topic(&run));
-                }
             }
         }
-        self.trim();
+        self.close_ranks();
         (before - self.updates) as u64
     }
 
@@ -173,31 +166,44 @@ impl Line {
         self.forget_place(&run, self.first + at as i64);
         self.discount(&run);
         self.trim();
+        if self.places.len() > INDEX_FROM && self.places.len() > 2 * self.taken {
+            self.close_ranks();
+        }
         Some(run)
     }
 
-    /// The index forgets a place, unless a later one has the same channel and key.
-    fn forget_place(&mut self, run: &Run, place: i64) {
-        if let Some(index) = &mut self.index
-            && index.get(&topic(run)) == Some(&place)
-        {
-            index.remove(&topic(run));
+    /// Gives up the places that are empty.
+    fn close_ranks(&mut self) {
+        self.places.retain(Option::is_some);
+        self.index = None;
+        if self.places.len() > INDEX_FROM {
+            self.make_index();
         }
     }
 
-    /// The last place of a channel and key.
-    fn place_of(&self, wanted: Topic) -> Option<i64> {
+    /// The index forgets a place, unless a later one has the same topic.
+    fn forget_place(&mut self, run: &Run, place: i64) {
+        if let (Some(index), Some(topic)) = (&mut self.index, topic(run))
+            && index.get(&topic) == Some(&place)
+        {
+            index.remove(&topic);
+        }
+    }
+
+    /// The last place of a run's topic.
+    fn place_of(&self, run: &Run) -> Option<i64> {
+        let wanted = topic(run)?;
         if let Some(index) = &self.index {
             return index.get(&wanted).copied();
         }
-        let fits = |run: &Rc<Run>| run.updates > 0 && topic(run) == wanted;
+        let fits = |run: &Rc<Run>| topic(run) == Some(wanted);
         let at = self.places.iter().rposition(|place| place.as_ref().is_some_and(fits))?;
         Some(self.first + at as i64)
     }
 
     fn make_index(&mut self) {
-        let taken = self.places.iter().zip(self.first..).filter_map(|(place, number)| Some((place.as_ref()?, number)));
-        let index = taken.filter(|(run, _)| run.updates > 0).map(|(run, number)| (topic(run), number)).collect();
+        let numbered = self.places.iter().zip(self.first..);
+        let index = numbered.filter_map(|(place, number)| Some((topic(place.as_ref()?)?, number))).collect();
         self.index = Some(Box::new(index));
     }
 
@@ -215,12 +221,65 @@ impl Line {
     }
 
     fn count(&mut self, run: &Run) {
+        self.taken += 1;
         self.updates += run.updates as usize;
         self.bytes += run.bytes().len();
     }
 
     fn discount(&mut self, run: &Run) {
+        self.taken -= 1;
         self.updates -= run.updates as usize;
         self.bytes -= run.bytes().len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::Update;
+    use crate::ids::Face;
+    use std::sync::Arc;
+
+    fn run(policy: Policy, channel: u32, key: u64, seq: u64) -> Rc<Run> {
+        let update = Update { seq, received_us: seq, key, critical: false, frames: [Some([0; 10].into()), None] };
+        Rc::new(Run::update(channel, policy, &Arc::new(update), Face::ALL[0]).unwrap())
+    }
+
+    #[test]
+    fn a_line_whose_front_nobody_fetches_does_not_grow_by_what_leaves_from_its_middle() {
+        let mut line = Line::default();
+        line.push(run(Policy::DropNewest, 1, 0, 0));
+        (0..50).for_each(|seq| line.push(run(Policy::DropOldest, 2, 0, seq)));
+        for seq in 50..10_000 {
+            line.push(run(Policy::DropOldest, 2, 0, seq));
+            assert_eq!(line.drop_oldest(Some(2)).unwrap().received_us, seq - 50, "the oldest");
+        }
+        assert_eq!((line.updates(), line.bytes(), line.taken), (51, 510, 51));
+        assert!(line.places.len() <= 2 * line.taken + 1, "{} places", line.places.len());
+    }
+
+    #[test]
+    fn a_long_line_finds_each_topic_as_a_short_one_does() {
+        for keys in [3, 200] {
+            let mut line = Line::default();
+            for key in 0..keys {
+                line.push(run(Policy::Conflate, 1, key, key));
+                line.push(run(Policy::DropOldest, 2, key, key));
+            }
+            assert_eq!(line.index.is_some(), keys > 16);
+            for key in (0..keys).rev() {
+                line.replace(run(Policy::Conflate, 1, key, 1000 + key));
+                assert_eq!(line.older(&run(Policy::Conflate, 1, key, 0)).unwrap().received_us, 1000 + key);
+            }
+            assert!(line.older(&run(Policy::Conflate, 1, keys, 0)).is_none(), "no such key");
+            assert!(line.older(&run(Policy::DropOldest, 2, 0, 0)).is_none(), "it has no topics");
+            line.advance(&run(Policy::Conflate, 1, 2, 0));
+            assert_eq!(line.pop().unwrap().received_us, 1002);
+            assert!(line.older(&run(Policy::Conflate, 1, 2, 0)).is_none(), "it has left");
+            assert_eq!(line.pop().unwrap().received_us, 1000, "places keep their order");
+            assert_eq!(line.forget(Some(1)), keys - 2);
+            assert_eq!(line.forget(None), keys);
+            assert!(line.is_empty() && line.index.is_none());
+        }
     }
 }

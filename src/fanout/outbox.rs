@@ -37,8 +37,8 @@ pub enum Offer {
     Queued(Gone),
     /// It was dropped.
     Dropped,
-    /// It was dropped, and by the rule of its channel the socket must be closed: it is too slow.
-    TooSlow,
+    /// It was dropped, after so many older ones, and the socket must be closed: it is too slow.
+    TooSlow(Gone),
 }
 
 /// Updates that will not be written.
@@ -85,45 +85,44 @@ impl Gone {
 
 impl Outbox {
     /// An update that cannot be written now.
-    pub fn offer(&mut self, update: Rc<Run>, policy: Policy, limits: &OutboxLimits) -> Offer {
+    pub fn offer(&mut self, update: Rc<Run>, limits: &OutboxLimits) -> Offer {
         if update.critical {
             if self.critical.len() >= limits.critical_max {
-                return Offer::TooSlow;
+                return Offer::TooSlow(Gone::default());
             }
             self.critical.push_back(update);
             return Offer::Queued(Gone::default());
         }
         let mut gone = Gone::default();
-        if policy == Policy::Conflate {
+        if update.policy == Policy::Conflate {
             gone.conflated = self.conflate_past(limits.slack, &update);
         }
-        let replaces = policy == Policy::Conflate && self.conflating && self.data.holds(&update);
         let bytes = update.bytes().len();
-        let full = |data: &Line| {
-            !data.is_empty() && (data.updates() >= limits.messages_max || data.bytes() + bytes > limits.bytes_max)
-        };
-        if !replaces && full(&self.data) {
-            match policy {
-                Policy::DropNewest => return Offer::Dropped,
-                Policy::Disconnect => return Offer::TooSlow,
-                Policy::DropOldest | Policy::Conflate => {
-                    while full(&self.data) {
-                        let own = (policy == Policy::DropOldest).then_some(update.channel);
-                        if self.data.drop_oldest(own).or_else(|| self.data.drop_oldest(None)).is_none() {
-                            break;
-                        }
-                        gone.dropped += 1;
-                    }
-                }
-            }
-        }
-        match replaces && self.data.holds(&update) {
-            true => {
+        if self.conflating
+            && let Some(older) = self.data.older(&update).map(|older| older.bytes().len())
+        {
+            gone.conflated += 1;
+            if bytes <= older || self.data.bytes() - older + bytes <= limits.bytes_max {
                 self.data.replace(update);
-                gone.conflated += 1;
+                return Offer::Queued(gone);
             }
-            false => self.data.push(update),
+            self.data.take_older(&update); // it is too large for the older one's place: as if it were new
         }
+        while self.data.updates() > 0
+            && (self.data.updates() >= limits.messages_max || self.data.bytes() + bytes > limits.bytes_max)
+        {
+            let oldest = match update.policy {
+                Policy::DropNewest => return Offer::Dropped,
+                Policy::Disconnect => return Offer::TooSlow(gone),
+                Policy::DropOldest => self.data.drop_oldest(Some(update.channel)),
+                Policy::Conflate => None,
+            };
+            if oldest.or_else(|| self.data.drop_oldest(None)).is_none() {
+                return Offer::TooSlow(gone); // all others are of channels that would rather have it closed
+            }
+            gone.dropped += 1;
+        }
+        self.data.push(update);
         Offer::Queued(gone)
     }
 
@@ -149,8 +148,9 @@ impl Outbox {
         Gone { conflated: self.data.collapse(), dropped: 0 }
     }
 
-    /// Drops the oldest updates until at most `bytes_max` bytes of them wait; what went.
-    pub fn spill(&mut self, bytes_max: usize) -> Gone {
+    /// Drops the oldest updates that may be dropped, until `bytes` fewer wait; what went.
+    pub fn spill(&mut self, bytes: usize) -> Gone {
+        let bytes_max = self.data.bytes().saturating_sub(bytes);
         let mut gone = Gone::default();
         while self.data.bytes() > bytes_max && self.data.drop_oldest(None).is_some() {
             gone.dropped += 1;
@@ -160,7 +160,7 @@ impl Outbox {
 
     /// Takes back what a write of `chunk` did not take after its first `written` bytes: a frame that was started is
     /// kept to be finished, the others wait again, before what came later.
-    pub fn unsent(&mut self, chunk: Chunk, written: usize, policy: Policy, limits: &OutboxLimits) -> Unsent {
+    pub fn unsent(&mut self, chunk: Chunk, written: usize, limits: &OutboxLimits) -> Unsent {
         debug_assert!(self.started.is_none(), "one write at a time");
         let written = chunk.start as usize + written;
         let mut unsent = Unsent::default();
@@ -168,7 +168,7 @@ impl Outbox {
         let keeps_place = !self.control.is_empty();
         if chunk.run.parts().is_empty() {
             match written == 0 && chunk.run.channel != Run::NO_CHANNEL && !keeps_place {
-                true => unsent.gone = self.put_back(vec![chunk.run], policy, limits),
+                true => unsent.gone = self.put_back(vec![chunk.run], limits),
                 false => self.started = Some(rest(chunk.run, written)),
             }
             return unsent;
@@ -195,7 +195,7 @@ impl Outbox {
             self.started = Some(Chunk::whole(Rc::new(rest)));
             return unsent;
         }
-        unsent.gone = self.put_back(back, policy, limits);
+        unsent.gone = self.put_back(back, limits);
         unsent.unpinged = chunk.run.ping;
         unsent
     }
@@ -233,8 +233,11 @@ impl Outbox {
     pub fn next_control(&mut self, write_max: usize) -> Option<Chunk> {
         debug_assert!(self.started.is_none(), "a started frame is finished first");
         let mut bytes = self.control.pop_front()?.bytes().to_vec();
-        while let Some(run) = self.control.pop_front_if(|run| bytes.len() + run.bytes().len() <= write_max) {
+        while let Some(run) = self.control.front()
+            && bytes.len() + run.bytes().len() <= write_max
+        {
             bytes.extend_from_slice(run.bytes());
+            self.control.pop_front();
         }
         Some(Chunk::whole(Rc::new(Run::own(bytes))))
     }
@@ -263,6 +266,11 @@ impl Outbox {
     pub fn pending_bytes(&self) -> usize {
         let critical: usize = self.critical.iter().map(|run| run.bytes().len()).sum();
         self.data.bytes() + critical + self.started.as_ref().map_or(0, |chunk| chunk.bytes().len())
+    }
+
+    /// Whether updates wait besides the one that is started.
+    pub fn has_waiting(&self) -> bool {
+        self.data.updates() + self.critical.len() > 0
     }
 
     /// Whether a frame was started and not finished.
@@ -296,20 +304,21 @@ impl Outbox {
     }
 
     /// Puts runs back that were handed out and not written, in front of what came after them.
-    fn put_back(&mut self, runs: Vec<Rc<Run>>, policy: Policy, limits: &OutboxLimits) -> Gone {
+    fn put_back(&mut self, runs: Vec<Rc<Run>>, limits: &OutboxLimits) -> Gone {
         let mut gone = Gone::default();
+        let conflates = runs.iter().any(|run| run.updates > 0 && run.policy == Policy::Conflate);
         for run in runs.into_iter().rev() {
             match () {
                 () if run.critical => self.critical.push_front(run),
                 // What came since is newer: it stays, in the older one's place.
-                () if self.conflating && policy == Policy::Conflate && self.data.holds(&run) => {
+                () if self.conflating && self.data.older(&run).is_some() => {
                     self.data.advance(&run);
                     gone.conflated += 1;
                 }
                 () => self.data.push_front(run),
             }
         }
-        if policy == Policy::Conflate && !self.conflating && self.data.updates() > limits.slack {
+        if conflates && !self.conflating && self.data.updates() > limits.slack {
             gone = gone.and(self.conflate());
         }
         while self.data.updates() > limits.messages_max && self.data.drop_oldest(None).is_some() {
@@ -326,3 +335,6 @@ fn rest(run: Rc<Run>, written: usize) -> Chunk {
     }
     Chunk::whole(Rc::new(Run::completing(rest.to_vec(), run.updates, run.received_us)))
 }
+
+#[cfg(test)]
+mod tests;

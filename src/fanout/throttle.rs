@@ -75,10 +75,9 @@ impl Throttle {
         Some(held)
     }
 
-    /// Takes everything that is held back; to how many subscribers it was owed.
-    pub fn clear(&mut self) -> u64 {
-        let held = self.keys.drain().filter_map(|(_, pulse)| pulse.held);
-        held.map(|held| held.owed).sum()
+    /// Takes everything that is held back, in no order.
+    pub fn clear(&mut self) -> impl Iterator<Item = Held> {
+        self.keys.drain().filter_map(|(_, pulse)| pulse.held)
     }
 }
 
@@ -103,7 +102,8 @@ mod tests {
         assert_eq!((held.update.seq, held.owed), (4, 5));
         assert!(throttle.release(7, 101_000).is_none(), "once");
         assert!(matches!(throttle.offer(&update(5, 7), 5, 150_000), Verdict::HeldUntil(201_000)));
-        assert_eq!(throttle.clear(), 5);
+        assert_eq!(throttle.clear().map(|held| held.owed).sum::<u64>(), 5);
+        assert_eq!(throttle.clear().count(), 0);
     }
 
     #[test]

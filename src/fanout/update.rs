@@ -1,5 +1,6 @@
 //! An update as it travels: encoded once, shared by every socket that it goes to.
 
+use crate::config::Policy;
 use crate::ids::Face;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub struct Run {
     pub key: u64,
     /// See [`Update::critical`].
     pub critical: bool,
+    /// What is done with it where its socket cannot take it: its channel's policy.
+    pub policy: Policy,
     /// Whether a ping rides at its end.
     pub ping: bool,
     /// Number of updates that are delivered when the last byte of this run is written.
@@ -58,12 +61,13 @@ impl Run {
     /// The channel of bytes that belong to none.
     pub const NO_CHANNEL: u32 = u32::MAX;
 
-    /// One update of the channel at `channel` for one face; `None` where it was not encoded for that face.
-    pub fn update(channel: u32, update: &Arc<Update>, face: Face) -> Option<Run> {
+    /// One update of the channel at `channel`, which has that policy, for one face; `None` where it was not encoded for
+    /// that face.
+    pub fn update(channel: u32, policy: Policy, update: &Arc<Update>, face: Face) -> Option<Run> {
         update.frames[face.index()].as_ref()?;
         let bytes = RunBytes::Update(Arc::clone(update), face);
         let Update { received_us, key, critical, .. } = **update;
-        Some(Run { bytes, channel, key, critical, ping: false, updates: 1, received_us })
+        Some(Run { bytes, channel, key, critical, policy, ping: false, updates: 1, received_us })
     }
 
     /// Several updates of one channel as one run of bytes.
@@ -74,6 +78,7 @@ impl Run {
             channel: parts.first().map_or(Self::NO_CHANNEL, |part| part.channel),
             key: 0,
             critical: false,
+            policy: Policy::default(),
             ping: false,
             updates: parts.iter().map(|part| part.updates).sum(),
             received_us: parts.first().map_or(0, |part| part.received_us),
@@ -93,6 +98,7 @@ impl Run {
             channel: Self::NO_CHANNEL,
             key: 0,
             critical: false,
+            policy: Policy::default(),
             ping: false,
             updates,
             received_us,
@@ -108,9 +114,9 @@ impl Run {
             parts => parts.into(),
         };
         let bytes = [chunk.bytes(), ping].concat().into();
-        let Run { key, critical, updates, received_us, .. } = **run;
+        let Run { updates, received_us, .. } = **run;
         let bytes = RunBytes::Joined { bytes, parts };
-        Run { bytes, channel: Self::NO_CHANNEL, key, critical, ping: true, updates, received_us }
+        Run { bytes, ping: true, ..Self::completing(Vec::new(), updates, received_us) }
     }
 
     /// Bytes about a channel that complete no update of it.

@@ -4,8 +4,8 @@
 //! whatever queues lie between. A ping carries the position in the stream at which it rides, and at most one is on its
 //! way, so that each pong measures a round trip.
 //!
-//! Two things make a socket fall behind. It may run `window` bytes ahead, and more the longer its round trip is: a far
-//! client is not slow. And a pong may be overdue: on a slow link with a deep queue bytes say little,
+//! Two things make a socket fall behind. It may run `window` bytes ahead, and more the longer its round trip is (a far
+//! client is not slow) or the faster it reads. And a pong may be overdue: on a slow link with a deep queue bytes say little,
 //! time says it all. One that has fallen behind is distrusted until a row of prompt pongs has shown that it keeps up.
 
 use super::Millis;
@@ -20,6 +20,9 @@ const FAR: Duration = Duration::from_millis(20);
 /// Before that much, a ping rides by time: behind this many bytes, if the last pong is older than the trust allows.
 const PING_BYTES_MIN: u32 = 2 << 10;
 const PING_SPACINGS_MS: [u64; 6] = [0, 0, 0, 500, 2_000, 8_000];
+/// A client may be sent ahead what it was seen to read in this time, if that is more than the window: one that reads fast
+/// and pauses for a moment (a garbage collection, a busy machine) has not fallen behind.
+const PAUSE: Duration = Duration::from_millis(500);
 /// For each so much of its round trip a client may have another window on its way, up to so many of them.
 const FLIGHT_MS: u64 = 50;
 const FLIGHT_WINDOWS_MAX: u64 = 3;
@@ -70,7 +73,8 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let (waiting_since, ponged_at) = (Millis::default(), Millis::default());
-        let (rate, round_trip, write_kib, trust, waiting) = (0, 0, 0, TRUSTED, false);
+        let (rate, round_trip, trust, waiting) = (0, 0, TRUSTED, false);
+        let write_kib = (BEHIND_WRITE_BYTES >> 10) as u8;
         Self { sent: 0, read: 0, pinged: 0, waiting_since, ponged_at, rate, round_trip, write_kib, trust, waiting }
     }
 }
@@ -132,9 +136,9 @@ impl Pace {
         !std::mem::replace(&mut self.waiting, true)
     }
 
-    /// The last ping was taken back before it was sent.
+    /// The last ping was taken back before it was sent. The pongs of those before it still count.
     pub fn unpinged(&mut self) {
-        self.pinged = self.read;
+        self.pinged = self.sent;
         self.waiting = false;
     }
 
@@ -214,7 +218,14 @@ impl Pace {
     }
 
     fn window(&self, window: u32) -> u32 {
-        let trip_ms = u64::from(self.round_trip.saturating_sub(1)).min(FLIGHT_MS * FLIGHT_WINDOWS_MAX);
-        window.saturating_add((u64::from(window) * trip_ms / FLIGHT_MS) as u32)
+        let trip_ms = u64::from(self.round_trip.saturating_sub(1));
+        let flight = u64::from(window) * trip_ms / FLIGHT_MS;
+        let pause = u64::from(self.rate) * PAUSE.as_millis() as u64;
+        let more = flight.max(pause.saturating_sub(u64::from(window)));
+        window.saturating_add(more.min(u64::from(window) * FLIGHT_WINDOWS_MAX) as u32)
     }
 }
+
+#[cfg(test)]
+#[path = "pace_tests.rs"]
+mod tests;

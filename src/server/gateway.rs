@@ -23,6 +23,8 @@ const OUTLET_MESSAGES_MAX: usize = 8192;
 const DESCRIPTORS_LEFT: u64 = 64;
 /// The kernel's limit of a ring's table (IORING_MAX_FIXED_FILES).
 const TABLE_MAX: u64 = 1 << 20;
+/// Time that the shards have to take their first turns.
+const START_MAX: Duration = Duration::from_secs(10);
 /// How often the threads that tell nobody of their end are looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
@@ -100,6 +102,7 @@ impl Gateway {
             shard::run(seat, parts)?;
         }
         let shards: Arc<[Arc<Shared>]> = shared.into();
+        await_first_turns(&shards, &ends)?;
         let leaving = Arc::new(AtomicBool::new(false));
         let admin_address = admin.local_addr()?;
         let view = View {
@@ -169,6 +172,22 @@ impl Gateway {
         self.source.stop();
         Ok(())
     }
+}
+
+/// Waits until every shard takes connections.
+fn await_first_turns(shards: &[Arc<Shared>], ends: &Receiver<ShardEnd>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + START_MAX;
+    while shards.iter().any(|shard| shard.counters().turns == 0) {
+        match ends.recv_timeout(Duration::from_millis(1)) {
+            Ok(ShardEnd { shard, result }) => {
+                result.with_context(|| format!("shard {} cannot start", shard.0))?;
+                bail!("shard {} has ended at the start", shard.0);
+            }
+            Err(_) if Instant::now() > deadline => bail!("the shards took no turn within {START_MAX:?}"),
+            Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Slots of each ring's table.

@@ -106,7 +106,8 @@ impl<R: Ring> Shard<R> {
         self.close(id, TRY_AGAIN_LATER, &why, EndReason::SlowConsumer);
     }
 
-    /// Over the shard's budget, those with most waiting conflate first, and then drop their oldest.
+    /// Over the shard's budget, those with most waiting conflate first, then drop their oldest; what may not be dropped
+    /// goes with its socket.
     pub(super) fn keep_to_budget(&mut self) {
         let budget = self.config.limits.outbox_bytes_per_shard_max;
         if self.counters.outbox_bytes as usize <= budget {
@@ -132,9 +133,17 @@ impl<R: Ring> Shard<R> {
             if over == 0 {
                 return;
             }
-            let spill = |outbox: &mut crate::fanout::Outbox| outbox.spill(outbox.pending_bytes().saturating_sub(over));
-            let gone = self.change_outbox(*id, spill).unwrap_or_default();
+            let gone = self.change_outbox(*id, |outbox| outbox.spill(over)).unwrap_or_default();
             self.count_gone(gone, DropReason::ShardBudget);
+        }
+        for (_, id) in &worst {
+            if self.counters.outbox_bytes as usize <= budget {
+                return;
+            }
+            let open = self.conns.find(*id).filter(|conn| conn.state == State::Open);
+            if open.and_then(|conn| conn.out.as_ref()).is_some_and(|out| out.has_waiting()) {
+                self.close_slow(*id);
+            }
         }
     }
 

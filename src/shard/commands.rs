@@ -66,6 +66,11 @@ impl<R: Ring> Shard<R> {
     fn command_unsubscribe(&mut self, id: ConnId, reply_to: Option<Id>, name: &str) {
         match self.subscription(id, name) {
             Some((at, _)) => {
+                let (_, conn) = self.conns.at(id.slot.0);
+                if let Some(subscribe) = conn.subs.as_mut_slice()[at].waiting.take().and_then(|waiting| waiting.id) {
+                    let message = format!("unsubscribed from {name:?} before it was confirmed");
+                    self.refuse(id, Some(&subscribe), "unsubscribed", &message);
+                }
                 self.unsubscribe(id, at);
                 self.control(id, envelope::unsubscribed(reply_to.as_ref(), name));
             }

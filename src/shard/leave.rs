@@ -109,9 +109,10 @@ impl<R: Ring> Shard<R> {
 
     /// A connection is counted out, and gives back its subscriptions and what waits for it.
     fn say_goodbye_to(&mut self, id: ConnId, reason: EndReason) {
-        self.unsubscribe_all(id);
+        // First, so that it is counted as closed, not as unsubscribed.
         let dropped = self.change_outbox(id, |outbox| outbox.forget_data()).unwrap_or_default();
         self.counters.drop_updates(DropReason::Closed, dropped);
+        self.unsubscribe_all(id);
         let (_, conn) = self.conns.at(id.slot.0);
         self.counters.websockets -= u64::from(conn.state == State::Open);
         self.counters.partial_bytes -= conn.kept_bytes() as u64;

@@ -1,7 +1,7 @@
 //! The shard's timers: the sweep, and the updates that `max_rate` holds back. One TIMEOUT at the ring serves both.
 
 use super::{Shard, sweep};
-use crate::fanout::{Update, Verdict};
+use crate::fanout::{Held, Update, Verdict};
 use crate::ids::ChannelRef;
 use crate::metrics::DropReason;
 use crate::sys::{Op, Ring};
@@ -95,8 +95,11 @@ impl<R: Ring> Shard<R> {
 
     /// A channel that nobody is subscribed to any more gives up what it holds back.
     pub(super) fn forget_held(&mut self, index: u32) {
-        if let Some(throttle) = &mut self.channels.at_mut(index).throttle {
-            let owed = throttle.clear();
+        let channel = self.channels.at_mut(index);
+        let Some(throttle) = &mut channel.throttle else { return };
+        for Held { update, owed } in throttle.clear() {
+            // Whoever subscribes before the source is told stands behind it: nobody will see it.
+            channel.seq = channel.seq.max(update.seq);
             self.counters.outbox_messages -= owed;
             self.counters.drop_updates(DropReason::Left, owed);
         }

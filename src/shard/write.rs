@@ -3,7 +3,6 @@
 use super::Shard;
 use super::behind::PING_BYTES;
 use super::conn::State;
-use crate::config::Policy;
 use crate::fanout::{Chunk, Gone, Offer, Outbox, OutboxLimits, Run, Update};
 use crate::ids::{ConnId, Face};
 use crate::metrics::{DropReason, EndReason};
@@ -24,7 +23,8 @@ impl<R: Ring> Shard<R> {
             let channel = self.channels.at_mut(index);
             let updates = std::mem::take(&mut channel.arrived);
             channel.arrived_bytes = 0;
-            channel.seq = channel.seq.max(updates.last().map_or(0, |update| update.seq));
+            // What `max_rate` held back comes in no order of its numbers.
+            channel.seq = updates.iter().fold(channel.seq, |seq, update| seq.max(update.seq));
             for face in Face::ALL {
                 self.fan_out_face(index, face, &updates);
             }
@@ -39,7 +39,8 @@ impl<R: Ring> Shard<R> {
         }
         let members = audience.members.len();
         let owed = updates.iter().filter(|update| update.seq > audience.from_seq);
-        let mut runs: Vec<_> = owed.filter_map(|update| Run::update(index, update, face)).map(Rc::new).collect();
+        let runs = owed.filter_map(|update| Run::update(index, policy, update, face));
+        let mut runs: Vec<_> = runs.map(Rc::new).collect();
         let run = match runs.len() {
             0 => return,
             1 => runs.remove(0),
@@ -52,10 +53,10 @@ impl<R: Ring> Shard<R> {
             let slot = self.channels.at(index).audiences[face.index()].members[at].slot;
             let (id, conn) = self.conns.at(slot);
             if conn.out.is_some() || conn.sending {
-                self.offer(id, &run, policy);
+                self.offer(id, &run);
             } else if !conn.pace.may_send(bytes, window) || conn.pace.is_late(false, now) {
                 self.fall_behind(id);
-                self.offer(id, &run, policy);
+                self.offer(id, &run);
             } else if conn.pace.wants_ping(bytes, window, now) && bytes <= PING_COPY_MAX {
                 self.send_with_ping(id, &Chunk::whole(Rc::clone(&run)));
             } else {
@@ -66,7 +67,7 @@ impl<R: Ring> Shard<R> {
 
     /// An update for a socket that has something to write already.
     #[cold]
-    fn offer(&mut self, id: ConnId, run: &Rc<Run>, policy: Policy) {
+    fn offer(&mut self, id: ConnId, run: &Rc<Run>) {
         let (now, window) = (self.now, self.config.limits.window_bytes);
         let (_, conn) = self.conns.at(id.slot.0);
         let pending = conn.out.as_ref().map_or(0, |out| out.pending_bytes()) + run.bytes().len();
@@ -80,10 +81,11 @@ impl<R: Ring> Shard<R> {
         let (mut gone, mut too_slow) = (Gone::default(), false);
         self.change_outbox_made(id, |outbox| {
             for part in parts {
-                match outbox.offer(Rc::clone(part), policy, &limits) {
+                match outbox.offer(Rc::clone(part), &limits) {
                     Offer::Queued(more) => gone = gone.and(more),
                     Offer::Dropped => gone.dropped += 1,
-                    Offer::TooSlow => {
+                    Offer::TooSlow(more) => {
+                        gone = gone.and(more);
                         gone.dropped += 1;
                         too_slow = true;
                     }
@@ -260,8 +262,8 @@ impl<R: Ring> Shard<R> {
         // The rest is its own from here, and the shared run is let go. It is not behind for that: the kernel takes no more
         // than the network does, which is little at the start of a healthy connection.
         conn.awaiting_writable = true;
-        let (policy, limits) = (self.policy_of(&chunk.run), self.limits_of(id));
-        let unsent = self.change_outbox_made(id, |outbox| outbox.unsent(chunk, written, policy, &limits));
+        let limits = self.limits_of(id);
+        let unsent = self.change_outbox_made(id, |outbox| outbox.unsent(chunk, written, &limits));
         self.counters.delivered += unsent.whole;
         self.count_gone(unsent.gone, DropReason::OutboxFull);
         if unsent.unpinged {
@@ -284,12 +286,6 @@ impl<R: Ring> Shard<R> {
             false => usize::MAX,
         };
         OutboxLimits { slack, ..self.outbox_limits }
-    }
-
-    /// The policy of the channel that a run's updates are of.
-    fn policy_of(&self, run: &Run) -> Policy {
-        let of = run.parts().first().map_or(run.channel, |part| part.channel);
-        if of == Run::NO_CHANNEL { Policy::default() } else { self.channels.at(of).policy }
     }
 
     pub(super) fn writable(&mut self, id: ConnId, result: i32) {

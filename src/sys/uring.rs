@@ -6,6 +6,7 @@ use super::ring::{BufId, Completion, Op, Ring};
 use crate::fanout::Chunk;
 use crate::ids::{ConnId, ListenerId, Slot};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
@@ -42,6 +43,8 @@ pub struct UringSet {
 
 struct One {
     uring: IoUring,
+    /// Requests for which the submission queue had no room when the kernel would take none (out of memory).
+    waiting: VecDeque<squeue::Entry>,
 }
 
 /// Where the kernel writes the address of whoever is accepted.
@@ -109,7 +112,8 @@ impl UringSet {
             // The kernel rings only for what arrives from now on: what arrived before is seen here.
             std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
             let submission = one.uring.submission();
-            let idle = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+            let idle =
+                one.waiting.is_empty() && submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
             drop(submission);
             idle && one.uring.completion().is_empty()
         })
@@ -145,31 +149,43 @@ impl UringSet {
 
     #[inline]
     fn queue(&mut self, ring: usize, entry: squeue::Entry) {
+        let one = &mut self.rings[ring];
         // SAFETY: whatever an entry points to lives in `self` until the entry's completion was reaped: a SEND's bytes in
         // `in_flight` (kept by reference count), a RECV's in `buffers`, an ACCEPT's address in `accepts`; none of the
         // three moves or shrinks, and an index is given out again only when its completion was reaped. The tick's
         // timespec is read at submit. `Drop` ends the requests before the memory goes.
-        unsafe {
-            if self.rings[ring].uring.submission().push(&entry).is_err() {
-                self.flush(ring);
-                if self.rings[ring].uring.submission().push(&entry).is_err() && self.broken.is_none() {
-                    self.broken = Some(io::Error::other("the submission queue stays full after a submit"));
-                }
-            }
+        if unsafe { one.waiting.is_empty() && one.uring.submission().push(&entry).is_ok() } {
+            return;
+        }
+        one.waiting.push_back(entry);
+        self.flush(ring);
+    }
+
+    /// Moves requests that wait into the submission queue, as far as there is room.
+    fn refill(&mut self, ring: usize) {
+        let One { uring, waiting } = &mut self.rings[ring];
+        let mut submission = uring.submission();
+        // SAFETY: as in `queue`: these are the same entries, and what they point to lives until they have completed.
+        while let Some(entry) = waiting.front()
+            && unsafe { submission.push(entry).is_ok() }
+        {
+            waiting.pop_front();
         }
     }
 
     /// One io_uring_enter, if there is anything to submit or to run.
     fn flush(&mut self, ring: usize) {
-        let uring = &mut self.rings[ring].uring;
         loop {
+            self.refill(ring);
+            let uring = &mut self.rings[ring].uring;
             let submission = uring.submission();
             if submission.is_empty() && !submission.taskrun() && !submission.cq_overflow() {
                 return;
             }
             drop(submission);
             match uring.submit() {
-                Ok(_) => return,
+                Ok(_) if self.rings[ring].waiting.is_empty() => return,
+                Ok(_) => {}
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
                     // The completion queue is full: the caller reaps, and submits again next turn. Out of memory: likewise.
@@ -222,7 +238,7 @@ impl One {
         uring.completion().disable_eventfd();
         uring.submitter().register_eventfd(bell)?;
         uring.submitter().register_files_sparse(table)?;
-        Ok(Self { uring })
+        Ok(Self { uring, waiting: VecDeque::new() })
     }
 }
 

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from harness import Gateway, Redis, wait_until
+from peer import Peer
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,18 @@ def gateway(redis):
         yield gateway
     finally:
         gateway.end()
+
+
+@pytest.fixture(scope="module")
+def bystander(redis, gateway):
+    """A client that does nothing wrong: calling it fails unless it is served as ever, whatever the others do."""
+
+    def is_served():
+        redis.publish("bystander", "unharmed")
+        assert peer.text() == "unharmed"
+
+    with Peer.opened(gateway.port, "/raw/bystander") as peer:
+        yield is_served
 
 
 @pytest.fixture

@@ -22,8 +22,11 @@ before(async () => {
 });
 
 after(async () => {
-  await browser?.close();
-  await gateway?.end();
+  try {
+    await browser?.close();
+  } finally {
+    await gateway?.end();
+  }
 });
 
 /** The page at one size, and what its console complained about. */

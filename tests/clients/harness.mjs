@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const BINARY = process.env.SPILLGATE_BIN ?? fileURLToPath(new URL('../../target/debug/spillgate', import.meta.url));
-const START_TIMEOUT_MS = 20_000;
+const START_TIMEOUT_MS = 20_000, END_TIMEOUT_MS = 20_000;
 
 /** Waits until `holds` answers something true, and returns it. */
 export async function until(holds, what, timeoutMs = 10_000) {
@@ -51,22 +51,17 @@ export async function startRedis() {
       attempt.once('error', () => resolve(undefined));
     });
   }, 'redis-server');
-  let answers = '';
-  socket.setEncoding('latin1');
-  socket.on('data', data => { answers += data; });
+  const answers = createInterface({ input: socket, crlfDelay: Infinity })[Symbol.asyncIterator]();
 
   return {
     url: `redis://127.0.0.1:${port}`,
     /** Publishes all of them, and answers the number of gateways that each reached. */
     async publish(channel, payloads) {
-      answers = '';
       const bulk = text => `$${Buffer.byteLength(text)}\r\n${text}\r\n`;
       socket.write(payloads.map(payload => `*3\r\n${bulk('PUBLISH')}${bulk(channel)}${bulk(payload)}`).join(''));
-      const lines = await until(() => {
-        const lines = answers.split('\r\n');
-        return lines.length > payloads.length && lines;
-      }, 'the answers of Redis');
-      return lines.slice(0, -1).map(line => Number(line.slice(1)));
+      const reached = [];
+      while (reached.length < payloads.length) reached.push(Number((await answers.next()).value.slice(1)));
+      return reached;
     },
     async remove() {
       socket.destroy();
@@ -91,15 +86,23 @@ export async function startGateway(...parameters) {
     };
     return Number((await until(find, `${pattern}`, START_TIMEOUT_MS))[1]);
   };
-  const port = await told(/listening on \S*:(\d+)$/);
-  const admin = await told(/admin on \S*:(\d+)$/);
+  let port, admin;
+  try {
+    port = await told(/listening on \S*:(\d+)$/);
+    admin = await told(/admin on \S*:(\d+)$/);
+  } catch (trouble) {
+    child.kill('SIGKILL');
+    throw trouble;
+  }
   return {
     port,
     admin,
     ask: (where, options) => fetch(`http://127.0.0.1:${admin}${where}`, options),
     async end() {
       child.kill('SIGTERM');
+      const hung = setTimeout(() => child.kill('SIGKILL'), END_TIMEOUT_MS);
       const [code] = await ended;
+      clearTimeout(hung);
       assert.ok(!log.some(line => line.includes('panicked')), log.join('\n'));
       assert.equal(code, 0, log.join('\n'));
     },

@@ -123,10 +123,14 @@ class Gateway:
         self.log = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.host = listen.rsplit(":", 1)[0]
-        self.port = self._told(r"listening on [^ ]*:(\d+)$")
-        self.admin = self._told(r"admin on [^ ]*:(\d+)$")
         self.exit_code = None
+        try:
+            self.port = self._told(r"listening on [^ ]*:(\d+)$")
+            self.admin = self._told(r"admin on [^ ]*:(\d+)$")
+        except AssertionError:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def _read(self):
         for line in self.process.stderr:

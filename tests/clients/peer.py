@@ -121,6 +121,12 @@ class Peer:
         return headers
 
     def frame(self):
+        """The next frame that is no ping; pings are answered, as every client does."""
+        while (got := self.any_frame()).opcode == PING:
+            self.send(frame(PONG, got.payload))
+        return got
+
+    def any_frame(self):
         """The next frame, which must be one that a server may send: whole, unmasked, its length in the shortest form."""
         first, second = self._take(2)
         assert first & 0xF0 == 0x80, f"not final, or a reserved bit: {first:#x}"

@@ -30,18 +30,18 @@ def test_the_heartbeat_tells_the_silent_from_the_vanished(start):
             gateway.ask("POST", "/channels/busy/publish", b"tick")
             assert busy.frame().opcode == TEXT, "whoever is sent updates is not pinged"
             try:
-                got = answering.frame()
+                got = answering.any_frame()
             except TimeoutError:
                 continue
             assert got.opcode == PING
             answering.send(frame(PONG, got.payload))
             pings += 1
         assert 2 <= pings <= 6
-        assert vanished.frame().opcode == PING
+        assert vanished.any_frame().opcode == PING
         assert vanished.expect_close(1001)
         answering.socket.settimeout(5)
         gateway.ask("POST", "/channels/quiet/publish", b"still there")
-        while (got := answering.frame()).opcode == PING:
+        while (got := answering.any_frame()).opcode == PING:
             pass
         assert got.payload == b"still there"
         assert gateway.metric('ws_connections_terminated_total{reason="ping_timeout"}') == 1

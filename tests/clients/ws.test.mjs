@@ -18,8 +18,11 @@ before(async () => {
 });
 
 after(async () => {
-  await gateway?.end();
-  await redis?.remove();
+  try {
+    await gateway?.end();
+  } finally {
+    await redis?.remove();
+  }
 });
 
 /** A client whose WebSocket is open, and the messages that it got. */

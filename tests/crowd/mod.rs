@@ -102,6 +102,12 @@ impl Crowd {
     /// Starts a crowd.
     pub fn start(job: Job) -> Self {
         static CROWDS: AtomicU32 = AtomicU32::new(0);
+        let nofile = spillgate::sys::raise_nofile();
+        assert!(
+            nofile > job.sockets + 64,
+            "RLIMIT_NOFILE is {nofile}, too low for {} clients in a process",
+            job.sockets
+        );
         // Ports rest for a minute after their socket: no crowd takes the address of one shortly before.
         let source = (std::process::id() % 4096) * 64 + CROWDS.fetch_add(1, Ordering::Relaxed) % 64;
         let program = std::env::current_exe().expect("a program knows where it is");

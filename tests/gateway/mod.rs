@@ -33,6 +33,9 @@ pub struct Settings {
     pub core: Option<usize>,
     /// RLIMIT_NOFILE, where it is not this process's own.
     pub nofile: Option<u64>,
+    /// Freed memory goes back to the kernel at once, so that what is resident is what is held: else the allocator keeps
+    /// some megabytes, now more, now less.
+    pub purge_at_once: bool,
 }
 
 impl Gateway {
@@ -47,6 +50,9 @@ impl Gateway {
         // The tests' own variables are no settings, and settings of the surroundings are none of the tests.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"SPILLGATE_")) {
             command.env_remove(name);
+        }
+        if settings.purge_at_once {
+            command.env("MIMALLOC_PURGE_DELAY", "0");
         }
         let mut child = spawn_on(settings.core, &mut command).expect("the gateway starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));

@@ -4,13 +4,14 @@
 
 mod client;
 mod ring;
+mod settings;
 mod socket;
 mod source;
 mod stream;
 mod world;
 
 use ring::Seen;
-use spillgate::metrics::EndReason;
+use spillgate::metrics::{DropReason, EndReason};
 use std::time::Instant;
 use world::World;
 
@@ -100,6 +101,7 @@ fn a_seed_does_the_same_again() {
 fn counts(world: &mut World) -> Vec<(&'static str, u64)> {
     let seen: Seen = world.seen();
     let source = world.source().counts.clone();
+    let paces = world.paces;
     let shard = world.counters();
     vec![
         ("short sends", seen.short_sends),
@@ -119,7 +121,19 @@ fn counts(world: &mut World) -> Vec<(&'static str, u64)> {
         ("messages from clients", shard.received),
         ("updates published", source.published),
         ("updates conflated in the inbox", source.conflated),
-        ("updates dropped", shard.dropped.iter().sum()),
+        ("updates conflated", shard.conflated),
+        ("updates dropped: no room", shard.dropped[DropReason::OutboxFull as usize]),
+        ("updates dropped: closed", shard.dropped[DropReason::Closed as usize]),
+        ("updates dropped: unsubscribed", shard.dropped[DropReason::Unsubscribed as usize]),
+        ("updates dropped: nobody left", shard.dropped[DropReason::Left as usize]),
+        ("updates spilled", shard.dropped[DropReason::ShardBudget as usize]),
+        ("critical updates", source.critical),
+        ("updates that came too soon for their rule", source.too_soon),
+        ("times that a socket fell behind", paces.fell_behind),
+        ("times that a socket caught up", paces.caught_up),
+        ("windows exhausted", paces.windows_exhausted),
+        ("pings cut", seen.cut_pings),
+        ("slow consumers closed", shard.ended[EndReason::SlowConsumer as usize]),
         ("confirmations", source.confirmed),
         ("epochs begun", source.epochs),
     ]

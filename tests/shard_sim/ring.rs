@@ -16,6 +16,8 @@ use std::io;
 pub struct Seen {
     pub short_sends: u64,
     pub eagains: u64,
+    /// Writes with a ping at their end that were not taken whole.
+    pub cut_pings: u64,
     pub ended_polls: u64,
     pub overflows: u64,
     pub reused_slots: u64,

@@ -7,10 +7,20 @@ use spillgate::ids::{ChannelRef, Epoch, Face, Faces};
 use spillgate::sys::Doorbell;
 use spillgate::wire::envelope::{json_update, raw_update};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
-/// Channels that there are.
-pub const CHANNELS: usize = 6;
+/// Channels that there are, each with a rule of its own (see `settings.rs`). Clients may publish to the first; two names
+/// need escaping.
+pub const NAMES: [&str; CHANNELS] = ["p0", "keyed", "goals", "o/3", "n 4", "disconnect", "rated", "c7"];
+pub const CHANNELS: usize = 8;
+/// Some of its updates are critical, and it has keys.
+pub const GOALS: usize = 2;
+/// Those who cannot take all of it are closed.
+pub const DISCONNECT: usize = 5;
+/// It has keys, and lets this many updates a second of each through.
+pub const RATED: usize = 6;
+pub const RATE: u64 = 20;
 
 /// One channel, as the source knows it.
 #[derive(Default)]
@@ -26,12 +36,20 @@ pub struct Channel {
     encoded: Faces,
     confirms_at: Option<u64>,
     offered: Option<(ChannelRef, u64)>,
+    /// By key: when the last update was let through at the earliest.
+    passed_us: BTreeMap<u64, u64>,
 }
 
 impl Channel {
     /// The newest update that there was.
     pub fn newest(&self) -> u64 {
         self.updates.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// The updates from one to before another that reached the shard.
+    pub fn given(&self, seqs: Range<u64>) -> impl Iterator<Item = &Arc<Update>> {
+        let updates = (seqs.start < seqs.end).then(|| self.updates.range(seqs));
+        updates.into_iter().flatten().map(|(_, update)| update).filter(|update| !self.conflated.contains(&update.seq))
     }
 }
 
@@ -57,12 +75,13 @@ pub struct Counts {
     pub conflated: u64,
     pub confirmed: u64,
     pub epochs: u64,
+    pub critical: u64,
+    /// Updates that came sooner after the last of their key than the rule lets through.
+    pub too_soon: u64,
 }
 
 impl Source {
     pub fn new(seed: u64, inbox: InboxSender, outlet: OutletReceiver, bell: Doorbell) -> Self {
-        // The first channel may be published to by clients; one name needs escaping.
-        let names = ["p0", "c1", "c2", "c/3", "c 4", "c5"];
         let channel = |name: &str| Channel { name: name.into(), ..Channel::default() };
         let mut rng = fastrand::Rng::with_seed(seed);
         Self {
@@ -74,7 +93,7 @@ impl Source {
             waiting: false,
             step: 0,
             answers: Vec::new(),
-            channels: names.into_iter().map(channel).collect(),
+            channels: NAMES.into_iter().map(channel).collect(),
             counts: Counts::default(),
         }
     }
@@ -208,7 +227,17 @@ impl Source {
             };
             frames[face.index()] = Some(frame.into());
         }
-        let update = Arc::new(Update { seq, received_us: now_us, key: 0, critical: false, frames });
+        let key = if matches!(at, 1 | GOALS | RATED) { self.rng.u64(1..5) } else { 0 };
+        let critical = at == GOALS && self.rng.u8(..) < 60;
+        self.counts.critical += u64::from(critical);
+        if at == RATED {
+            let passed_us = channel.passed_us.entry(key).or_insert(0);
+            match now_us < *passed_us + 1_000_000 / RATE {
+                true => self.counts.too_soon += 1,
+                false => *passed_us = now_us,
+            }
+        }
+        let update = Arc::new(Update { seq, received_us: now_us, key, critical, frames });
         channel.updates.insert(seq, Arc::clone(&update));
         let before = channel.offered.replace((place, seq));
         self.counts.published += 1;

@@ -2,23 +2,24 @@
 //!
 //! Promise: whatever a seed does, it does again.
 
-use crate::client::{Client, Manners, View};
+use crate::client::{Client, Manners, Pongs, View};
 use crate::ring::{Seen, SimRing, Sizes};
+use crate::settings::{Means, config};
 use crate::source::Source;
 use spillgate::bus::{inbox, outlet};
-use spillgate::config::{ChannelRule, Config};
 use spillgate::ids::ShardId;
 use spillgate::metrics::{DropReason, ShardCounters};
 use spillgate::shard::{Parts, Shard};
 use spillgate::sys::{Doorbell, Mode};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Steps in which a world without news must come to rest.
 const REST_STEPS_MAX: u32 = 20_000;
 /// Time that a rest lasts: a few ticks, so that what waits for a tick is done too, and longer than those who were
 /// refused may keep a slot from another listener.
 const REST_US: u64 = 800_000;
+/// Time that a long one lasts: who answers no pings is found out.
+const LONG_REST_US: u64 = 4_000_000;
 /// Slots of a shard beyond the connections that it holds (`shard/accept.rs`).
 const REFUSAL_SLOTS: usize = 32;
 
@@ -33,7 +34,7 @@ pub struct World {
     pub turns: u64,
     /// Ids of commands that were given out.
     ids: u64,
-    lossless: bool,
+    means: Means,
     tight: bool,
     leaving: bool,
     /// Connections that there is room for, those that are refused included.
@@ -41,6 +42,16 @@ pub struct World {
     /// Clients at a time: where they are few, channels lose their last subscribers all the time.
     crowd: usize,
     pub updates: u64,
+    pub paces: Paces,
+}
+
+/// How often sockets came to be behind, and what for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Paces {
+    pub fell_behind: u64,
+    pub caught_up: u64,
+    /// In a turn in which the kernel took everything.
+    pub windows_exhausted: u64,
 }
 
 impl World {
@@ -55,8 +66,8 @@ impl World {
             buffer_bytes: rng.usize(40..600),
             listeners: rng.u8(1..3),
         };
-        let (lossless, tight) = (!seed.is_multiple_of(3), seed.is_multiple_of(4));
-        let config = config(&mut rng, lossless, tight);
+        let (means, tight) = (Means::of(seed), seed.is_multiple_of(4));
+        let config = config(&mut rng, means, tight);
         let held = config.limits.connections_per_shard_max;
         let slots = sizes.slots as usize;
         let capacity = if held == 0 { slots } else { slots.min(held + REFUSAL_SLOTS) };
@@ -64,7 +75,7 @@ impl World {
         let source_bell = Doorbell::new(Mode::NonBlocking).expect("a descriptor");
         let (messages_max, bytes_max) = (rng.usize(2..40), rng.usize(2000..100_000));
         let (sender, receiver) = inbox(messages_max, bytes_max, shard_bell, source_bell.clone());
-        let (to_source, from_shard) = outlet(rng.usize(1..20), source_bell.clone());
+        let (to_source, from_shard) = outlet(rng.usize(6..30), source_bell.clone());
         let parts = Parts {
             id: ShardId(0),
             config: Arc::new(config),
@@ -82,12 +93,13 @@ impl World {
             more: true,
             turns: 0,
             ids: 0,
-            lossless,
+            means,
             tight,
             leaving: false,
             capacity,
             crowd: [5, 15, capacity + 10, capacity + 10][seed as usize % 4],
             updates: 0,
+            paces: Paces::default(),
         }
     }
 
@@ -123,10 +135,12 @@ impl World {
             counters.outbox_messages,
             counters.outbox_bytes,
             counters.partial_bytes,
+            counters.behind,
         ];
-        assert_eq!(gauges, [0; 5], "something is counted that is not there: {counters:?}");
-        let full = counters.dropped[DropReason::OutboxFull as usize];
-        assert!(!self.lossless || full == 0, "nothing was to be dropped");
+        assert_eq!(gauges, [0; 6], "something is counted that is not there: {counters:?}");
+        let [full, spilled] =
+            [DropReason::OutboxFull, DropReason::ShardBudget].map(|why| counters.dropped[why as usize]);
+        assert!(self.means == Means::Scarce || full + spilled == 0, "nothing was to be dropped");
     }
 
     /// SIGTERM in mid traffic: everybody who has an open WebSocket is told, and the shard comes to its end. How many
@@ -173,7 +187,7 @@ impl World {
             self.connect();
             self.act();
         }
-        let view = View { source: &self.source, lossless: self.lossless, tight: self.tight, leaving: self.leaving };
+        let view = View { source: &self.source, means: self.means, tight: self.tight, leaving: self.leaving };
         let ring = self.shard.ring_mut();
         ring.now_us = self.now_us;
         for client in &mut self.clients {
@@ -185,15 +199,44 @@ impl World {
         ring.network();
         self.source.run(self.now_us, busy);
         if self.more || self.shard.ring_mut().has_work() || self.shard.has_mail() {
-            self.more = self.shard.turn(self.now_us).expect("the ring never breaks");
-            self.turns += 1;
+            self.turn();
         }
+    }
+
+    /// The shard takes a turn, after which its books are balanced.
+    fn turn(&mut self) {
+        let (before, cut) = (self.counters().behind, self.cut());
+        self.more = self.shard.turn(self.now_us).expect("the ring never breaks");
+        self.turns += 1;
+        let counters = self.shard.counters();
+        let dropped: u64 = counters.dropped.iter().sum();
+        let accounted = counters.delivered + counters.conflated + dropped + counters.outbox_messages;
+        assert_eq!(counters.due, accounted, "an update was lost, or counted twice: {counters:?}");
+        assert!(counters.behind <= counters.connections, "more are behind than there are: {counters:?}");
+        let behind = counters.behind;
+        self.paces.fell_behind += behind.saturating_sub(before);
+        self.paces.caught_up += before.saturating_sub(behind);
+        if behind > before && self.cut() == cut {
+            self.paces.windows_exhausted += 1;
+        }
+    }
+
+    /// Writes that the kernel did not take whole.
+    fn cut(&mut self) -> u64 {
+        let seen = &self.shard.ring_mut().seen;
+        seen.eagains + seen.short_sends
     }
 
     fn connect(&mut self) {
         if self.rng.u8(..) < 40 && self.clients.len() < self.crowd {
-            let manners =
-                Manners { pongs: self.rng.u8(..) < 230, eager: self.rng.u8(..) < 100, tidy: self.rng.u8(..) < 230 };
+            let pongs = match self.rng.u8(..) {
+                0..13 => Pongs::Never,
+                13..26 => Pongs::Wrong,
+                26..60 => Pongs::Late,
+                60..90 => Pongs::Twice,
+                _ => Pongs::Prompt,
+            };
+            let manners = Manners { pongs, eager: self.rng.u8(..) < 100, tidy: self.rng.u8(..) < 230 };
             let window = [200, 2000, 60_000][self.rng.usize(..3)];
             let mut client = Client::new(self.shard.ring_mut().connect(window), manners);
             client.request(&mut self.rng, &self.source);
@@ -229,7 +272,7 @@ impl World {
         for client in &mut self.clients {
             client.stalled &= self.rng.bool();
         }
-        let end_us = self.now_us + REST_US;
+        let end_us = self.now_us + if self.rng.u8(..) < 60 { LONG_REST_US } else { REST_US };
         for _ in 0..REST_STEPS_MAX {
             self.step(false);
             if self.now_us >= end_us && self.is_at_rest() {
@@ -246,7 +289,7 @@ impl World {
     }
 
     fn check(&mut self) {
-        let view = View { source: &self.source, lossless: self.lossless, tight: self.tight, leaving: self.leaving };
+        let view = View { source: &self.source, means: self.means, tight: self.tight, leaving: self.leaving };
         let ring = self.shard.ring_mut();
         let room = ring.occupied() < self.capacity;
         assert!(!room || ring.waiting() == 0, "there is room, and {} wait to be accepted", ring.waiting());
@@ -257,6 +300,9 @@ impl World {
                 client.check(view);
             }
         }
+        let excused = self.clients.iter().filter(|client| !client.is_owed()).count() as u64;
+        let behind = self.counters().behind;
+        assert!(behind <= excused, "{behind} are behind, and only {excused} have a reason to be");
     }
 
     fn everybody_goes(&mut self) {
@@ -280,7 +326,7 @@ impl World {
 
     /// Silent clients take every slot that there is: none was lost.
     fn fill_every_slot(&mut self) {
-        let manners = Manners { pongs: true, eager: false, tidy: false };
+        let manners = Manners { pongs: Pongs::Prompt, eager: false, tidy: false };
         let end_us = self.now_us + 1_000_000;
         let mut most = 0;
         while self.now_us < end_us && most < self.capacity {
@@ -294,23 +340,4 @@ impl World {
         }
         assert_eq!(most, self.capacity, "a slot was lost");
     }
-}
-
-fn config(rng: &mut fastrand::Rng, lossless: bool, tight: bool) -> Config {
-    let mut config = Config::default();
-    let limits = &mut config.limits;
-    limits.connections_per_shard_max = if rng.bool() { 0 } else { rng.usize(5..40) };
-    limits.control_messages_max = rng.usize(1..8);
-    limits.request_timeout = Duration::from_secs(6);
-    limits.request_bytes_max = 2000;
-    if tight {
-        limits.partial_bytes_per_shard_max = rng.usize(200..3000);
-    }
-    (limits.outbox_messages_max, limits.outbox_bytes_max) =
-        if lossless { (1 << 30, 1 << 40) } else { (rng.usize(1..20), rng.usize(100..50_000)) };
-    config.heartbeat.ping_after = Duration::from_secs(1);
-    config.heartbeat.pong_timeout = Duration::from_secs(2);
-    config.drain.close_timeout = Duration::from_millis(500);
-    config.channels = vec![ChannelRule { client_publish: true, ..ChannelRule::new("p*") }];
-    config
 }

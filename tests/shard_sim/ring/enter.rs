@@ -83,6 +83,7 @@ impl SimRing {
         let result = self.sockets[file].send(chunk.bytes(), &mut self.rng);
         self.seen.eagains += u64::from(result == -libc::EAGAIN);
         self.seen.short_sends += u64::from(result >= 0 && (result as usize) < chunk.bytes().len());
+        self.seen.cut_pings += u64::from(chunk.run.ping && (result.max(0) as usize) < chunk.bytes().len());
         self.post(Completion::Sent { conn, result, chunk });
     }
 

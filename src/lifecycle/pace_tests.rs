@@ -1,0 +1,146 @@
+//! What the clock of a socket promises.
+
+use super::*;
+use proptest::prelude::*;
+
+const WINDOW: u32 = 64 << 10;
+
+fn at(ms: u64) -> Millis {
+    Millis::from_us(ms * 1000)
+}
+
+impl Pace {
+    /// Sends `bytes` with a ping at their end; its payload.
+    fn write(&mut self, bytes: u32, now: u64) -> [u8; 4] {
+        let position = self.position(bytes);
+        self.pinged(position, at(now));
+        self.took(bytes);
+        position
+    }
+
+    /// The most that may be sent now, to some bytes.
+    fn room(&self) -> u32 {
+        (0..8 * WINDOW).rev().step_by(64).find(|bytes| self.may_send(*bytes, WINDOW)).unwrap_or(0)
+    }
+}
+
+/// A client that was sent `bytes` every `every` milliseconds, and whose pongs took `trip` milliseconds.
+fn steady(bytes: u32, every: u64, trip: u64) -> Pace {
+    let mut pace = Pace::default();
+    for step in 1..100 {
+        let ping = pace.write(bytes, step * every);
+        assert!(pace.pong(&ping, at(step * every + trip)));
+    }
+    pace
+}
+
+/// How far a client may run ahead.
+fn ahead(mut pace: Pace) -> u32 {
+    pace.write(1, 1_000_000);
+    pace.room()
+}
+
+#[test]
+fn a_window_that_is_full_is_full_to_the_byte_and_any_update_may_go_where_nothing_is_unread() {
+    let mut pace = Pace::default();
+    assert!(pace.may_send(u32::MAX, 100));
+    pace.took(60);
+    assert!(pace.may_send(40, 100) && !pace.may_send(41, 100));
+}
+
+#[test]
+fn a_far_client_and_one_that_reads_fast_run_further_ahead_and_a_slow_one_does_not() {
+    let near = ahead(steady(5_000, 100, 1));
+    assert!((WINDOW - 64..=WINDOW + 2_000).contains(&near), "50 bytes/ms nearby: {near}");
+    let far = ahead(steady(5_000, 100, 50));
+    assert!((2 * WINDOW - 64..=2 * WINDOW).contains(&far), "a window more for 50 ms: {far}");
+    let fast = ahead(steady(40_000, 100, 1));
+    assert!((195_000..=WINDOW * 4).contains(&fast), "half a second at 400 bytes/ms: {fast}");
+    let fastest = ahead(steady(2_000_000, 100, 1));
+    assert!((4 * WINDOW - 64..=4 * WINDOW).contains(&fastest), "three windows more at most: {fastest}");
+    let slow = ahead(steady(400, 100, 10));
+    assert!(slow <= WINDOW + WINDOW / 4, "4 bytes/ms: {slow}");
+}
+
+#[test]
+fn pongs_that_come_twice_or_for_no_ping_of_ours_prove_nothing() {
+    let mut pace = Pace::default();
+    let ping = pace.write(100, 1);
+    for forged in [&b""[..], b"abc", b"abcde", &99u32.to_be_bytes(), &101u32.to_be_bytes(), &[0xff; 4]] {
+        assert!(!pace.pong(forged, at(3)), "{forged:?}");
+    }
+    assert!(pace.is_waiting() && !pace.may_send(1, 100));
+    assert!(pace.pong(&ping, at(4)) && !pace.is_waiting() && pace.may_send(100, 100));
+    assert!(!pace.pong(&ping, at(5)), "twice");
+}
+
+#[test]
+fn an_overdue_pong_is_late_and_a_hiccup_is_not() {
+    let mut pace = steady(1_000, 100, 60);
+    pace.write(1_000, 100_000);
+    assert!(!pace.is_late(false, at(100_000 + 400)), "a hiccup of 300 ms over a round trip of 60");
+    assert!(pace.is_late(false, at(100_000 + 500)));
+    assert!(!steady(1_000, 100, 60).is_late(false, at(200_000)), "nothing is awaited");
+}
+
+#[test]
+fn who_has_fallen_behind_is_trusted_again_after_a_row_of_prompt_pongs() {
+    let mut pace = steady(1_000, 100, 10);
+    pace.fell_behind();
+    assert!(!pace.is_prompt() && !pace.is_slow(), "the first pong tells");
+    let late = pace.write(1_000, 100_000);
+    assert!(pace.pong(&late, at(103_000)) && pace.is_slow(), "three seconds for a kilobyte");
+    let mut prompt = 0;
+    while pace.patience() < OVERDUE_EXTRA {
+        prompt += 1;
+        let ping = pace.write(1_000, 103_000 + prompt * 100);
+        assert!(pace.pong(&ping, at(103_010 + prompt * 100)));
+    }
+    assert_eq!(prompt, u64::from(TRUSTED));
+}
+
+#[test]
+fn writes_to_a_slow_socket_shrink_and_grow_with_its_pongs() {
+    let mut pace = Pace::default();
+    pace.fell_behind();
+    assert_eq!(pace.write_bytes_max(), BEHIND_WRITE_BYTES);
+    let ping = pace.write(8_000, 0);
+    assert!(pace.pong(&ping, at(50)) && pace.write_bytes_max() == 2 * BEHIND_WRITE_BYTES, "as fast as ever seen");
+    let ping = pace.write(16_000, 1_000);
+    assert!(pace.pong(&ping, at(5_000)) && pace.write_bytes_max() == BEHIND_WRITE_BYTES, "four seconds");
+}
+
+proptest! {
+    /// Whatever happened: who waits has a ping to wait for, and who does not can send one, whose pong opens the window.
+    #[test]
+    fn every_state_has_a_way_out(
+        begins_at in any::<u32>(),
+        ops in proptest::collection::vec((0..6u8, 0..100_000u32), 0..100),
+    ) {
+        let mut pace = Pace { sent: begins_at, read: begins_at, pinged: begins_at, ..Pace::default() };
+        let mut now = 0;
+        for (what, bytes) in ops {
+            now += u64::from(bytes % 300);
+            match what {
+                0 => pace.took(bytes),
+                1 if !pace.is_waiting() => drop(pace.write(bytes + 6, now)),
+                2 if !pace.is_waiting() => {
+                    pace.pinged(pace.position(bytes + 6), at(now));
+                    pace.took(bytes / 2);
+                    pace.unpinged();
+                }
+                3 => drop(pace.pong(&pace.pinged.to_be_bytes(), at(now))),
+                4 => pace.fell_behind(),
+                _ => drop(pace.pong(&bytes.to_be_bytes(), at(now))),
+            }
+            prop_assert!(pace.write_bytes_max() > 0);
+            let mut later = pace;
+            if !later.is_waiting() {
+                later.write(6, now);
+            }
+            prop_assert!(later.pong(&later.pinged.to_be_bytes(), at(now + 50)) && !later.is_waiting());
+            let unread = later.sent.wrapping_sub(later.read);
+            prop_assert!(unread == 0 || later.may_send(0, unread));
+        }
+    }
+}
