@@ -38,8 +38,8 @@ const OVERDUE_EXTRA: Duration = Duration::from_millis(300);
 const OVERDUE_EXTRA_DISTRUSTED: Duration = Duration::from_millis(50);
 /// The same before a round trip is known.
 const OVERDUE_UNKNOWN: Duration = Duration::from_millis(500);
-/// What a socket that falls behind begins with: its first pong tells whether it is slow.
-const TRUST_BEHIND: u8 = 1;
+/// What a socket that falls behind begins with: with the pong that was overdue, and another that is not prompt, it is slow.
+const TRUST_BEHIND: u8 = 2;
 /// Prompt pongs in a row after which one that was behind is trusted again.
 const TRUSTED: u8 = 8;
 /// More of them only space out the pings.
@@ -181,9 +181,9 @@ impl Pace {
         self.trust > TRUST_BEHIND
     }
 
-    /// Whether a pong has shown that the socket is slow: whatever waits for it is old when it arrives.
+    /// Whether pongs have shown that the socket is slow: whatever waits for it is old when it arrives.
     pub fn is_slow(&self) -> bool {
-        self.trust < TRUST_BEHIND
+        self.trust == 0
     }
 
     /// Whether so much was sent before it fell behind that it must be read first.
