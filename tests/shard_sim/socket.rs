@@ -191,9 +191,9 @@ impl Socket {
         }
     }
 
-    /// Whether the client has something to read.
+    /// Whether the client has something to read, or to see that it was cut off.
     pub fn has_news(&self) -> bool {
-        !self.arrived.is_empty()
+        self.freed || !self.arrived.is_empty()
     }
 
     /// The last reference is gone. SO_LINGER 0: what has not left is lost.
