@@ -68,6 +68,8 @@ pub struct Pace {
     trust: u8,
     /// The last ping has yet to be answered.
     waiting: bool,
+    /// More waited for it than its slack since it was last trusted.
+    conflated: bool,
 }
 
 impl Default for Pace {
@@ -75,7 +77,19 @@ impl Default for Pace {
         let (waiting_since, ponged_at) = (Millis::default(), Millis::default());
         let (rate, round_trip, trust, waiting) = (0, 0, TRUSTED, false);
         let write_kib = (BEHIND_WRITE_BYTES >> 10) as u8;
-        Self { sent: 0, read: 0, pinged: 0, waiting_since, ponged_at, rate, round_trip, write_kib, trust, waiting }
+        Self {
+            sent: 0,
+            read: 0,
+            pinged: 0,
+            waiting_since,
+            ponged_at,
+            rate,
+            round_trip,
+            write_kib,
+            trust,
+            waiting,
+            conflated: false,
+        }
     }
 }
 
@@ -159,6 +173,7 @@ impl Pace {
         let shortest = self.shortest();
         if trip <= shortest + PROMPT_EXTRA.max(shortest / 2) {
             self.trust = (self.trust + 1).min(TRUST_MAX);
+            self.conflated &= self.trust < TRUSTED;
             self.write_kib = self.write_kib.saturating_mul(2).clamp(1, BEHIND_WRITE_KIB_MAX);
         } else {
             self.trust = if self.trust > TRUSTED { TRUSTED } else { self.trust.saturating_sub(1) };
@@ -181,9 +196,16 @@ impl Pace {
         self.trust > TRUST_BEHIND
     }
 
-    /// Whether pongs have shown that the socket is slow: whatever waits for it is old when it arrives.
+    /// More waits for it than its slack.
+    pub fn conflates(&mut self) {
+        self.conflated = true;
+    }
+
+    /// Whether it is slow: more waited for it than its slack, and it is not trusted since. One that falls behind at every
+    /// turn would have its slack filled with old updates each time; and pongs that are merely late (a busy machine) are
+    /// no reason to skip updates.
     pub fn is_slow(&self) -> bool {
-        self.trust == 0
+        self.conflated
     }
 
     /// Whether so much was sent before it fell behind that it must be read first.

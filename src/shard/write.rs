@@ -92,6 +92,10 @@ impl<R: Ring> Shard<R> {
                 }
             }
         });
+        if gone.conflated > 0 {
+            let (_, conn) = self.conns.at(id.slot.0);
+            conn.pace.conflates();
+        }
         self.count_gone(gone, DropReason::OutboxFull);
         if too_slow {
             self.too_slow.push(id);
