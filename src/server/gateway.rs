@@ -7,7 +7,7 @@ use crate::ids::ShardId;
 use crate::lifecycle::Clock;
 use crate::shard::{self, Parts, Seat, ShardEnd, Shared};
 use crate::source::{self, Handle, ShardLink};
-use crate::sys::{self, Doorbell, Mode};
+use crate::sys::{self, Doorbell, ListenError, Mode};
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use std::io;
@@ -25,6 +25,9 @@ const DESCRIPTORS_LEFT: u64 = 64;
 const TABLE_MAX: u64 = 1 << 20;
 /// Time that the shards have to take their first turns.
 const START_MAX: Duration = Duration::from_secs(10);
+/// Time that a predecessor which was killed has for its listeners to go: the kernel takes a ring down, and with it the
+/// accepts that hold them, some 20 ms after the process is gone.
+const IN_USE_MAX: Duration = Duration::from_secs(1);
 /// How often the threads that tell nobody of their end are looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
@@ -60,7 +63,7 @@ impl Gateway {
             user_timeout: Some(config.limits.stall_timeout * 2).filter(|timeout| !timeout.is_zero()),
             send_buffer_bytes: Some(config.limits.send_buffer_bytes).filter(|bytes| *bytes > 0),
         };
-        let seats = sys::listen(&config.listen, shards, options)?;
+        let seats = listen(&config.listen, shards, options)?;
         let listening = seats[0].iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
         let table = table_slots(&config, nofile)?;
 
@@ -171,6 +174,19 @@ impl Gateway {
         }
         self.source.stop();
         Ok(())
+    }
+}
+
+/// Listens; an address in use is tried again for a while.
+fn listen(addresses: &[SocketAddr], shards: usize, options: sys::Options) -> Result<Vec<Vec<TcpListener>>, ListenError> {
+    let deadline = Instant::now() + IN_USE_MAX;
+    loop {
+        match sys::listen(addresses, shards, options) {
+            Err(error) if error.is_in_use() && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            listened => return listened,
+        }
     }
 }
 

@@ -59,6 +59,11 @@ pub struct ListenError {
 }
 
 impl ListenError {
+    /// Whether somebody else listens there.
+    pub fn is_in_use(&self) -> bool {
+        self.error.kind() == io::ErrorKind::AddrInUse
+    }
+
     fn advice(&self) -> String {
         match self.error.kind() {
             io::ErrorKind::AddrInUse => {

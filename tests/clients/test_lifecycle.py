@@ -150,6 +150,14 @@ def test_a_port_is_free_again_at_once_though_clients_were_on_it(start):
         peer.socket.close()
 
 
+def test_a_gateway_that_was_killed_has_a_successor_at_once(start):
+    gateway = start("--shards", 4)
+    for _ in range(5):
+        gateway.process.kill()
+        gateway.exit_code = gateway.process.wait()  # it could not end in order
+        gateway = start("--shards", 4, listen=f"127.0.0.1:{gateway.port}")
+
+
 def test_it_listens_on_every_address_that_it_is_given(start):
     with socket.socket() as probe:
         probe.bind(("127.0.0.2", 0))
