@@ -183,7 +183,7 @@ impl Outbox {
                 () => back.push(Rc::clone(part)),
             }
         }
-        if written > end || (chunk.run.ping && written == end) {
+        if written >= end {
             // All updates went, and not all of the ping behind them.
             self.started = Some(Chunk::whole(Rc::new(Run::own(chunk.run.bytes()[written..].to_vec()))));
             return unsent;

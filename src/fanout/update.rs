@@ -164,3 +164,24 @@ impl Chunk {
         &self.run.bytes()[self.start as usize..]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_weighs_all_its_frames_and_itself() {
+        let frames = [Some([0; 1000].into()), Some([0; 200].into())];
+        let update = Update { seq: 1, received_us: 0, key: 0, critical: false, frames };
+        assert_eq!(update.bytes(), size_of::<Update>() + 1200);
+    }
+
+    #[test]
+    fn a_chunk_begins_where_it_was_cut_and_a_ping_rides_behind_all_of_it() {
+        let chunk = Chunk { run: Rc::new(Run::completing(b"cut off, rest".to_vec(), 3, 7)), start: 9 };
+        assert_eq!(chunk.bytes(), b"rest");
+        let run = Run::with_ping(&chunk, b"+ping");
+        assert_eq!((run.bytes(), run.updates, run.received_us), (&b"rest+ping"[..], 3, 7));
+        assert!(run.ping && run.parts().is_empty(), "a started frame is not taken apart again");
+    }
+}

@@ -63,6 +63,78 @@ fn a_far_client_and_one_that_reads_fast_run_further_ahead_and_a_slow_one_does_no
 }
 
 #[test]
+fn a_ping_rides_at_each_half_of_the_window_and_oftener_with_a_far_client() {
+    for (trip, part) in [(19, 2), (20, 8)] {
+        let mut pace = steady(1_000, 100, trip);
+        assert!(!pace.wants_ping(WINDOW / part - 1, WINDOW, at(10_000)));
+        assert!(pace.wants_ping(WINDOW / part, WINDOW, at(10_000)));
+        pace.took(WINDOW / part);
+        assert!(pace.wants_ping(0, WINDOW, at(10_000)));
+        pace.write(6, 10_000);
+        assert!(!pace.wants_ping(WINDOW, WINDOW, at(10_000)), "one at a time");
+    }
+}
+
+#[test]
+fn a_ping_rides_by_time_the_oftener_the_less_the_client_is_trusted() {
+    let mut pace = steady(1_000, 100, 0); // its last pong came at 9,900
+    assert!(
+        !pace.wants_ping(PING_BYTES_MIN, WINDOW, at(17_899)) && pace.wants_ping(PING_BYTES_MIN, WINDOW, at(17_900))
+    );
+    assert!(!pace.wants_ping(PING_BYTES_MIN - 1, WINDOW, at(60_000)), "for a few bytes none does");
+    pace.fell_behind();
+    assert!(pace.wants_ping(1, WINDOW, at(9_900)), "behind each write to one that is distrusted");
+}
+
+#[test]
+fn what_is_waited_for_begins_with_the_first_that_is() {
+    let mut pace = Pace::default();
+    assert!(pace.blocked(at(1_000)), "the kernel takes no more");
+    assert!(!pace.is_late(false, at(1_501)) && !pace.is_late(true, at(1_500)) && pace.is_late(true, at(1_501)));
+    assert!(pace.pinged(pace.position(6), at(2_000)), "a pong is waited for");
+    assert!(!pace.blocked(at(2_400)), "and was before");
+    assert!(pace.is_late(true, at(2_501)));
+    assert!(!pace.pinged(pace.position(6), at(2_500)), "again");
+}
+
+#[test]
+fn one_prompt_pong_shows_that_who_fell_behind_reads() {
+    for (trip, prompt) in [(61, true), (62, false)] {
+        let mut pace = steady(1_000, 100, 11);
+        pace.fell_behind();
+        let ping = pace.write(1_000, 20_000);
+        assert!(pace.pong(&ping, at(20_000 + trip)));
+        assert_eq!((pace.is_prompt(), pace.is_slow()), (prompt, !prompt), "50 ms beyond its shortest round trip");
+    }
+}
+
+#[test]
+fn who_was_sent_more_than_it_reads_in_a_moment_before_it_fell_behind_reads_that_first() {
+    let mut unknown = Pace::default();
+    unknown.fell_behind();
+    unknown.took(BEHIND_WRITE_BYTES);
+    assert!(!unknown.must_drain());
+    unknown.took(1);
+    assert!(unknown.must_drain());
+    let mut fast = steady(40_000, 100, 0);
+    fast.fell_behind();
+    let moment = u32::from(fast.rate) * 250;
+    assert!(moment > 90_000, "400 bytes/ms: {moment}");
+    fast.took(moment);
+    assert!(!fast.must_drain());
+    fast.took(1);
+    assert!(fast.must_drain());
+}
+
+#[test]
+fn who_is_distrusted_is_waited_for_less() {
+    let mut pace = steady(1_000, 100, 60);
+    pace.fell_behind();
+    pace.write(1_000, 20_000);
+    assert!(!pace.is_late(false, at(20_000 + 170)) && pace.is_late(false, at(20_000 + 171)), "two trips and 50 ms");
+}
+
+#[test]
 fn pongs_that_come_twice_or_for_no_ping_of_ours_prove_nothing() {
     let mut pace = Pace::default();
     let ping = pace.write(100, 1);

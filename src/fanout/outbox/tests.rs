@@ -12,7 +12,7 @@ const ROOMY: OutboxLimits = OutboxLimits { slack: 100, messages_max: 100, bytes_
 fn of(policy: Policy, channel: u32, key: u64, text: &str) -> Rc<Run> {
     let critical = text.starts_with(|first: char| first.is_ascii_uppercase());
     let frames = [Some(text.as_bytes().into()), None];
-    let update = Update { seq: 0, received_us: 7, key, critical, frames };
+    let update = Update { seq: 0, received_us: 7 + key, key, critical, frames };
     Rc::new(Run::update(channel, policy, &Arc::new(update), Face::ALL[0]).unwrap())
 }
 
@@ -131,11 +131,21 @@ fn critical_updates_are_never_displaced_and_one_too_many_closes() {
 fn a_write_is_as_large_as_is_asked_for_and_larger_only_by_one_frame() {
     let mut outbox = holding(&[update(1, "12345"), update(1, "67890"), update(1, "a")]);
     let chunk = outbox.next(10).unwrap();
-    assert_eq!((text(&chunk), chunk.run.updates, chunk.run.received_us), ("1234567890".into(), 2, 7));
+    assert_eq!((text(&chunk), chunk.run.updates), ("1234567890".into(), 2));
     let mut outbox = holding(&[update(1, "12345"), update(1, "67890")]);
     assert_eq!(text(&outbox.next(9).unwrap()), "12345");
     assert_eq!(text(&outbox.next(1).unwrap()), "67890");
     assert!(outbox.next(100).is_none());
+}
+
+#[test]
+fn a_write_is_as_old_as_its_oldest_update() {
+    let mut outbox = holding(&[update(1, "8"), update(2, "9")]);
+    outbox.control(Rc::new(Run::own(b"reply".to_vec())));
+    assert_eq!(outbox.next(100).unwrap().run.received_us, 8);
+    let mut outbox = holding(&[update(2, "9")]);
+    let _ = outbox.unsent(Chunk::whole(update(1, "8, started")), 5, &ROOMY);
+    assert_eq!(outbox.next(100).unwrap().run.received_us, 8);
 }
 
 #[test]
