@@ -178,7 +178,11 @@ impl Gateway {
 }
 
 /// Listens; an address in use is tried again for a while.
-fn listen(addresses: &[SocketAddr], shards: usize, options: sys::Options) -> Result<Vec<Vec<TcpListener>>, ListenError> {
+fn listen(
+    addresses: &[SocketAddr],
+    shards: usize,
+    options: sys::Options,
+) -> Result<Vec<Vec<TcpListener>>, ListenError> {
     let deadline = Instant::now() + IN_USE_MAX;
     loop {
         match sys::listen(addresses, shards, options) {

@@ -54,6 +54,8 @@ pub struct Conn {
     pub behind: bool,
     /// Our direction is closed, or about to be.
     pub shut: bool,
+    /// It leaves with an HTTP answer, which may be longer than a close frame.
+    pub answered: bool,
     /// The slot's CLOSE has completed.
     pub closed: bool,
     /// When the state, or the wait for a pong, began.

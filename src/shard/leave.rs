@@ -114,6 +114,7 @@ impl<R: Ring> Shard<R> {
         self.counters.drop_updates(DropReason::Closed, dropped);
         self.unsubscribe_all(id);
         let (_, conn) = self.conns.at(id.slot.0);
+        conn.answered = conn.state != State::Open;
         self.counters.websockets -= u64::from(conn.state == State::Open);
         self.counters.partial_bytes -= conn.kept_bytes() as u64;
         self.counters.end(reason);

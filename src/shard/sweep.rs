@@ -42,6 +42,7 @@ impl<R: Ring> Shard<R> {
                 let refusal = wire::Refusal::new(408, "request_timeout", why);
                 self.answer_and_leave(id, refusal.response(), EndReason::RequestTimeout);
             }
+            State::Leaving if conn.answered && !self.leaving && in_state <= self.config.limits.request_timeout => {}
             State::Leaving if in_state > self.config.drain.close_timeout => self.finish_quietly(id),
             // It is owed something: not the heartbeat judges it, but whether it makes progress.
             State::Open if conn.out.is_some() || conn.sending || (conn.pace.is_waiting() && !conn.pinged) => {
