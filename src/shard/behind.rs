@@ -40,11 +40,11 @@ impl<R: Ring> Shard<R> {
 
     /// Owes the client a ping; its pong says that everything before it was read.
     pub(super) fn owe_ping(&mut self, id: ConnId) {
-        let now = self.now;
+        let (now, free) = (self.now, self.free);
         let (_, conn) = self.conns.at(id.slot.0);
         // What waits before it in the lane only makes the position that it proves too small by that.
         let position = conn.pace.position(PING_BYTES);
-        if conn.pace.pinged(position, now) {
+        if conn.pace.pinged(position, free) {
             conn.progress = now;
         }
         self.control(id, wire::ping_frame(&position));
@@ -52,9 +52,9 @@ impl<R: Ring> Shard<R> {
 
     /// A pong has come.
     pub(super) fn ponged(&mut self, id: ConnId, payload: &[u8]) {
-        let (now, now_us) = (self.now, self.now_us);
+        let (now, free, now_us) = (self.now, self.free, self.now_us);
         let (_, conn) = self.conns.at(id.slot.0);
-        if !conn.pace.pong(payload, now) {
+        if !conn.pace.pong(payload, free) {
             return; // unasked for, which RFC 6455 allows
         }
         conn.progress = now;

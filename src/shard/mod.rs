@@ -66,6 +66,10 @@ pub struct Shard<R: Ring> {
     sweeper: sweep::Sweeper,
     now_us: u64,
     now: Millis,
+    /// The time that the shard has not spent in its turns: the clock for pongs. One that waits for us to read it is not
+    /// late, or an overload would make every socket slow, and the pings to all of them would make it worse.
+    free: Millis,
+    busy_us: u64,
     latency: Histogram<u64>,
     /// Publish-to-pong times of writes to sockets that are behind, in microseconds.
     pong_ages: Histogram<u64>,
@@ -124,6 +128,8 @@ impl<R: Ring> Shard<R> {
             sweeper: sweep::Sweeper::default(),
             now_us: 0,
             now: Millis::default(),
+            free: Millis::default(),
+            busy_us: 0,
             latency: latency_histogram(),
             pong_ages: latency_histogram(),
             config: parts.config,
@@ -138,6 +144,7 @@ impl<R: Ring> Shard<R> {
     pub fn turn(&mut self, now_us: u64) -> io::Result<bool> {
         self.now_us = now_us;
         self.now = Millis::from_us(now_us);
+        self.free = Millis::from_us(now_us.saturating_sub(self.busy_us));
         let mut completions = 0;
         while completions < COMPLETIONS_PER_TURN
             && let Some(completion) = self.ring.next()
@@ -160,6 +167,11 @@ impl<R: Ring> Shard<R> {
         self.counters.last_turn_us = now_us;
         self.counters.inbox_depth = self.inbox.depth() as u64;
         Ok(completions == COMPLETIONS_PER_TURN || !drained || !self.to_read.is_empty() || !self.to_flush.is_empty())
+    }
+
+    /// Says how long the last turn took, in microseconds.
+    pub fn took(&mut self, turn_us: u64) {
+        self.busy_us += turn_us;
     }
 
     /// Begins to leave: no more accepts, and everyone gets a close frame with code 1001.

@@ -143,6 +143,7 @@ async fn drive(mut shard: Shard<UringSet>, clock: Clock, shared: &Shared) -> io:
         let more = shard.turn(began_us)?;
         let now_us = clock.now_us();
         turns.saturating_record(now_us - began_us);
+        shard.took(now_us - began_us);
         shared.counters.publish(&shard.counters().values());
         if now_us - shown_us >= SHOW_HISTOGRAMS_US {
             show(&mut shown_us, now_us, shared, &shard, &turns);

@@ -47,17 +47,17 @@ impl<R: Ring> Shard<R> {
             _ => Rc::new(Run::joined(runs)),
         };
         self.counters.due += members as u64 * u64::from(run.updates);
-        let (bytes, window, now) = (run.bytes().len() as u32, self.config.limits.window_bytes, self.now);
+        let (bytes, window, free) = (run.bytes().len() as u32, self.config.limits.window_bytes, self.free);
         // Sending never changes who is subscribed: the list stays as it is while it is walked.
         for at in 0..members {
             let slot = self.channels.at(index).audiences[face.index()].members[at].slot;
             let (id, conn) = self.conns.at(slot);
             if conn.out.is_some() || conn.sending {
                 self.offer(id, &run);
-            } else if !conn.pace.may_send(bytes, window) || conn.pace.is_late(false, now) {
+            } else if !conn.pace.may_send(bytes, window) || conn.pace.is_late(false, free) {
                 self.fall_behind(id);
                 self.offer(id, &run);
-            } else if conn.pace.wants_ping(bytes, window, now) && bytes <= PING_COPY_MAX {
+            } else if conn.pace.wants_ping(bytes, window, free) && bytes <= PING_COPY_MAX {
                 self.send_with_ping(id, &Chunk::whole(Rc::clone(&run)));
             } else {
                 self.send(id, Chunk::whole(Rc::clone(&run)));
@@ -68,11 +68,11 @@ impl<R: Ring> Shard<R> {
     /// An update for a socket that has something to write already.
     #[cold]
     fn offer(&mut self, id: ConnId, run: &Rc<Run>) {
-        let (now, window) = (self.now, self.config.limits.window_bytes);
+        let (free, window) = (self.free, self.config.limits.window_bytes);
         let (_, conn) = self.conns.at(id.slot.0);
         let pending = conn.out.as_ref().map_or(0, |out| out.pending_bytes()) + run.bytes().len();
         if !conn.behind
-            && (!conn.pace.may_send(pending as u32, window) || conn.pace.is_late(conn.awaiting_writable, now))
+            && (!conn.pace.may_send(pending as u32, window) || conn.pace.is_late(conn.awaiting_writable, free))
         {
             self.fall_behind(id);
         }
@@ -136,7 +136,7 @@ impl<R: Ring> Shard<R> {
 
     /// Begins the next write of what a connection is owed, unless one is on its way or its pong is awaited.
     fn flush(&mut self, id: ConnId) {
-        let (now, window) = (self.now, self.config.limits.window_bytes);
+        let (free, window) = (self.free, self.config.limits.window_bytes);
         let (_, conn) = self.conns.at(id.slot.0);
         if conn.sending || conn.awaiting_writable || conn.state == State::Closing {
             return;
@@ -169,7 +169,7 @@ impl<R: Ring> Shard<R> {
             Some(chunk) => {
                 let (_, conn) = self.conns.at(id.slot.0);
                 let bytes = chunk.bytes().len() as u32;
-                let wants = chunk.run.updates > 0 && conn.pace.wants_ping(bytes, window, now);
+                let wants = chunk.run.updates > 0 && conn.pace.wants_ping(bytes, window, free);
                 let pings = open && if behind { !awaits_pong } else { wants };
                 if behind
                     && chunk.run.updates > 0
@@ -206,10 +206,10 @@ impl<R: Ring> Shard<R> {
 
     /// Sends, with a ping behind it whose pong says that all of it was read.
     fn send_with_ping(&mut self, id: ConnId, chunk: &Chunk) {
-        let now = self.now;
+        let (now, free) = (self.now, self.free);
         let (_, conn) = self.conns.at(id.slot.0);
         let position = conn.pace.position(chunk.bytes().len() as u32 + PING_BYTES);
-        if conn.pace.pinged(position, now) {
+        if conn.pace.pinged(position, free) {
             conn.progress = now;
         }
         let run = Run::with_ping(chunk, &wire::ping_frame(&position));
@@ -227,7 +227,7 @@ impl<R: Ring> Shard<R> {
     }
 
     pub(super) fn sent(&mut self, id: ConnId, result: i32, chunk: Chunk) {
-        let (now, window) = (self.now, self.config.limits.window_bytes);
+        let (now, free, window) = (self.now, self.free, self.config.limits.window_bytes);
         let Some(conn) = self.conns.find(id) else { return };
         self.counters.outbox_messages -= u64::from(chunk.run.updates);
         conn.armed -= 1;
@@ -247,7 +247,7 @@ impl<R: Ring> Shard<R> {
             match state {
                 State::Closing => self.release_if_done(id),
                 // The update was too large for a ping to ride with it.
-                State::Open if chunk.run.updates > 0 && conn.pace.wants_ping(0, window, now) => self.owe_ping(id),
+                State::Open if chunk.run.updates > 0 && conn.pace.wants_ping(0, window, free) => self.owe_ping(id),
                 State::Open if conn.behind && conn.pace.is_prompt() && conn.owes_nothing() => self.catch_up(id),
                 _ if conn.out.is_some() => self.flush_later(id),
                 State::Leaving => self.shut(id),
@@ -275,7 +275,7 @@ impl<R: Ring> Shard<R> {
             conn.pace.unpinged();
         }
         let (_, conn) = self.conns.at(id.slot.0);
-        if conn.pace.blocked(now) {
+        if conn.pace.blocked(free) {
             conn.progress = now;
         }
         self.arm(id, Op::AwaitWritable(id));
