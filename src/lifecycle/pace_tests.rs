@@ -127,6 +127,36 @@ fn who_was_sent_more_than_it_reads_in_a_moment_before_it_fell_behind_reads_that_
 }
 
 #[test]
+fn a_ping_that_was_taken_back_is_not_waited_for() {
+    let mut pace = Pace::default();
+    let taken_back = pace.position(100);
+    pace.pinged(taken_back, at(1));
+    pace.took(50);
+    pace.unpinged();
+    assert!(!pace.is_waiting() && !pace.pong(&taken_back, at(2)), "nobody was sent it");
+    assert!(!pace.may_send(51, 100), "what was sent is unread");
+}
+
+#[test]
+fn the_first_write_to_who_falls_behind_is_what_it_reads_in_a_moment() {
+    let mut pace = steady(1_000, 100, 0);
+    assert!(pace.rate == 10, "{}", pace.rate);
+    pace.fell_behind();
+    assert_eq!(pace.write_bytes_max(), 2 << 10, "10 bytes/ms for 250 ms");
+}
+
+#[test]
+fn a_late_pong_costs_the_trust_beyond_the_most_or_a_part_of_it() {
+    let mut pace = steady(1_000, 100, 0);
+    assert_eq!(pace.trust, TRUST_MAX);
+    for trust in [TRUSTED, TRUSTED - 1, TRUSTED - 2] {
+        let ping = pace.write(1_000, 20_000);
+        assert!(pace.pong(&ping, at(20_051)));
+        assert_eq!(pace.trust, trust);
+    }
+}
+
+#[test]
 fn who_is_distrusted_is_waited_for_less() {
     let mut pace = steady(1_000, 100, 60);
     pace.fell_behind();

@@ -260,6 +260,12 @@ fn the_rest_of_a_small_frame_is_copied_and_that_of_a_large_one_shared() {
 }
 
 #[test]
+fn what_went_adds_up() {
+    let gone = |conflated, dropped| Gone { conflated, dropped };
+    assert_eq!(gone(1, 20).and(gone(300, 4_000)), gone(301, 4_020));
+}
+
+#[test]
 fn what_is_forgotten_is_counted_and_what_is_started_stays() {
     let mut outbox = holding(&[update(1, "a1 "), of(Policy::Conflate, 2, 0, "b1 "), update(1, "C1 ")]);
     outbox.notice(Rc::new(Run::notice(1, b"notice ".to_vec())));
