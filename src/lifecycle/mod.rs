@@ -4,4 +4,4 @@ mod clock;
 mod pace;
 
 pub use clock::{Clock, Millis};
-pub use pace::{BEHIND_WRITE_BYTES, Pace};
+pub use pace::Pace;

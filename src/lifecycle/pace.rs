@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const FLIGHT_MS: u64 = 50;
 const FLIGHT_WINDOWS_MAX: u64 = 3;
 /// Bytes of one write to a socket that is behind, at first; then what it reads in `BEHIND_QUEUE`.
-pub const BEHIND_WRITE_BYTES: u32 = 8 << 10;
+const BEHIND_WRITE_BYTES: u32 = 8 << 10;
 const BEHIND_WRITE_KIB_MAX: u8 = 64;
 const BEHIND_QUEUE: Duration = Duration::from_millis(250);
 /// A pong is prompt within the shortest round trip and a half, or this much beyond it.
@@ -38,7 +38,7 @@ const OVERDUE_EXTRA: Duration = Duration::from_millis(300);
 const OVERDUE_EXTRA_DISTRUSTED: Duration = Duration::from_millis(50);
 /// The same before a round trip is known.
 const OVERDUE_UNKNOWN: Duration = Duration::from_millis(500);
-/// What a socket that falls behind begins with: with the pong that was overdue, and another that is not prompt, it is slow.
+/// What a socket that falls behind begins with: one prompt pong more shows that it reads (see [`Pace::is_prompt`]).
 const TRUST_BEHIND: u8 = 2;
 /// Prompt pongs in a row after which one that was behind is trusted again.
 const TRUSTED: u8 = 8;

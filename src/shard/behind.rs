@@ -14,7 +14,7 @@ const TRY_AGAIN_LATER: u16 = 1013;
 /// Shortest delay that a slow consumer is told to wait, in milliseconds.
 const RETRY_MIN_MS: u64 = 500;
 /// Bytes of a ping frame with a position: 2 of header, 4 of payload.
-pub(super) const PING_BYTES: u32 = 6;
+const PING_BYTES: u32 = 6;
 /// Over its budget a shard makes this much room, in percent of it, so that it need not look for more at once.
 const BUDGET_AFTER_PERCENT: usize = 90;
 
@@ -40,14 +40,20 @@ impl<R: Ring> Shard<R> {
 
     /// Owes the client a ping; its pong says that everything before it was read.
     pub(super) fn owe_ping(&mut self, id: ConnId) {
+        // What waits before it in the lane only makes the position that it proves too small by that.
+        let ping = self.begin_ping(id, 0);
+        self.control(id, ping);
+    }
+
+    /// A ping that rides behind the next `bytes`, whose pong is waited for from now on.
+    pub(super) fn begin_ping(&mut self, id: ConnId, bytes: u32) -> Vec<u8> {
         let (now, free) = (self.now, self.free);
         let (_, conn) = self.conns.at(id.slot.0);
-        // What waits before it in the lane only makes the position that it proves too small by that.
-        let position = conn.pace.position(PING_BYTES);
+        let position = conn.pace.position(bytes + PING_BYTES);
         if conn.pace.pinged(position, free) {
             conn.progress = now;
         }
-        self.control(id, wire::ping_frame(&position));
+        wire::ping_frame(&position)
     }
 
     /// A pong has come.

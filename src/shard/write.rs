@@ -1,13 +1,11 @@
 //! Writing: an update goes straight to every socket that is idle, and into the outbox of every socket that is not.
 
 use super::Shard;
-use super::behind::PING_BYTES;
 use super::conn::State;
 use crate::fanout::{Chunk, Gone, Offer, Outbox, OutboxLimits, Run, Update};
 use crate::ids::{ConnId, Face};
 use crate::metrics::{DropReason, EndReason};
 use crate::sys::{Op, Ring};
-use crate::wire;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -206,13 +204,7 @@ impl<R: Ring> Shard<R> {
 
     /// Sends, with a ping behind it whose pong says that all of it was read.
     fn send_with_ping(&mut self, id: ConnId, chunk: &Chunk) {
-        let (now, free) = (self.now, self.free);
-        let (_, conn) = self.conns.at(id.slot.0);
-        let position = conn.pace.position(chunk.bytes().len() as u32 + PING_BYTES);
-        if conn.pace.pinged(position, free) {
-            conn.progress = now;
-        }
-        let run = Run::with_ping(chunk, &wire::ping_frame(&position));
+        let run = Run::with_ping(chunk, &self.begin_ping(id, chunk.bytes().len() as u32));
         self.send(id, Chunk::whole(Rc::new(run)));
     }
 
