@@ -19,7 +19,8 @@ use criterion::{Criterion, Throughput};
 use crowd::payload::numbered;
 use crowd::{Crowd, Job};
 use fed::Fed;
-use spillgate::bus::{InboxReceiver, InboxSender, ToShard, inbox};
+use spillgate::bus::{InboxLimits, InboxReceiver, InboxSender, ToShard, inbox};
+use spillgate::config::Limits;
 use spillgate::ids::ChannelRef;
 use spillgate::sys::{Doorbell, Mode};
 use spillgate::wire::envelope;
@@ -108,7 +109,8 @@ fn encoding(criterion: &mut Criterion) {
 /// What the source and a shard pay together once an update.
 fn inbox_round_trip(criterion: &mut Criterion) {
     let bell = || Doorbell::new(Mode::NonBlocking).expect("a descriptor is free");
-    let (mut sender, mut receiver): (InboxSender, InboxReceiver) = inbox(8192, 64 << 20, bell(), bell());
+    let limits = InboxLimits::of(&Limits::default());
+    let (mut sender, mut receiver): (InboxSender, InboxReceiver) = inbox(limits, bell(), bell());
     let channel = ChannelRef { index: 0, generation: 0 };
     let update = fed::raw_update(1, 0, &numbered(1, BYTES));
     criterion.bench_function("inbox/round_trip", |bencher| {

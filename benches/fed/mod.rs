@@ -1,6 +1,6 @@
 //! A real shard over a real ring, whose turns the bench takes itself and whose source the bench plays.
 
-use spillgate::bus::{self, Confirmed, InboxSender, OutletReceiver, ToSource};
+use spillgate::bus::{self, Confirmed, InboxLimits, InboxSender, OutletReceiver, ToSource};
 use spillgate::config::Config;
 use spillgate::fanout::Update;
 use spillgate::ids::{ChannelRef, Epoch, ShardId};
@@ -45,12 +45,7 @@ impl Fed {
         let (bell, source_bell) = (Doorbell::new(Mode::Blocking)?, Doorbell::new(Mode::NonBlocking)?);
         let ring = UringSet::new(1, sockets + 64, listeners, bell.as_raw_fd())?;
         let config = Arc::new(Config::default());
-        let (inbox, receiver) = bus::inbox(
-            config.limits.inbox_messages_max,
-            config.limits.inbox_bytes_max,
-            bell.clone(),
-            source_bell.clone(),
-        );
+        let (inbox, receiver) = bus::inbox(InboxLimits::of(&config.limits), bell.clone(), source_bell.clone());
         let (outlet, requests) = bus::outlet(64, source_bell);
         let parts = Parts { id: ShardId(0), config, listeners: 1, page: None, inbox: receiver, outlet };
         let (shard, clock) = (Shard::new(ring, parts), Clock::start());
@@ -76,7 +71,7 @@ impl Fed {
         let due = counters.delivered + counters.websockets;
         let channel = self.channel.expect("clients are on the channel");
         let offer = self.inbox.offer(channel, raw_update(n + 1, self.clock.now_us(), payload));
-        assert_eq!(offer, bus::Offer::Queued);
+        assert!(matches!(offer, bus::Offer::Queued), "{offer:?}");
         while self.shard.counters().delivered < due {
             self.turn()?;
         }

@@ -129,8 +129,13 @@ impl Collector for Scrape {
         text.counter("ws_updates_offered", "Updates offered to a shard's inbox.", source.offered)?;
         text.counter(
             "ws_updates_conflated",
-            "Updates that a newer one replaced while an inbox was full.",
+            "Updates that a newer one of their key replaced while an inbox was full.",
             source.conflated,
+        )?;
+        text.counter(
+            "ws_updates_overrun",
+            "Updates dropped because too much waited for a full inbox; their channels began new epochs.",
+            source.overrun,
         )?;
         text.gauge("ws_channels_wanted", "Channels that clients want now.", source.channels_wanted)?;
         text.gauge(

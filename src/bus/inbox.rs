@@ -1,29 +1,51 @@
 //! From the source to one shard: a queue bounded in messages and bytes, and behind it, for the time that it is full,
-//! the newest update of each channel.
+//! critical updates and the newest of each channel and key, bounded too.
 //!
-//! Invariant: the source never waits. Invariant: for each channel the newest update, and the newest word on its
-//! subscription, reach the shard. Invariant: what reaches the shard of one channel is in order.
+//! Invariant: the source never waits. Invariant: for each channel and key the newest update, every critical one, and the
+//! newest word on a subscription reach the shard, or the loss is told (see [`InboxSender::take_lost`]).
+//! Invariant: what reaches the shard of one channel and key is in order, and so are critical updates.
 
 use super::{Confirmed, ToShard};
+use crate::config::Limits;
 use crate::fanout::Update;
 use crate::ids::ChannelRef;
 use crate::sys::Doorbell;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hashbrown::HashMap;
+use indexmap::IndexMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
+/// How much a queue holds, and how much waits behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct InboxLimits {
+    /// Messages in the queue.
+    pub messages_max: usize,
+    /// Bytes of updates in the queue (an update of any size fits an empty one), and as many that wait behind it.
+    pub bytes_max: usize,
+    /// Critical updates that wait behind it.
+    pub critical_max: usize,
+}
+
+impl InboxLimits {
+    /// Those of the configuration.
+    pub fn of(limits: &Limits) -> Self {
+        let Limits { inbox_messages_max, inbox_bytes_max, inbox_critical_max, .. } = *limits;
+        Self { messages_max: inbox_messages_max, bytes_max: inbox_bytes_max, critical_max: inbox_critical_max }
+    }
+}
+
 /// What became of an update that was offered to a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub enum Offer {
     /// It is in the queue.
     Queued,
-    /// The queue is full: it waits at the source as its channel's newest.
+    /// The queue is full: it waits at the source.
     Held,
-    /// The queue is full: it waits at the source, and took the place of an older one, which nobody will see.
-    Conflated,
+    /// The queue is full: it waits at the source, and took the place of this older one, which nobody will see.
+    Conflated(Arc<Update>),
 }
 
 /// What both ends see: paid once an update and shard, never a socket.
@@ -37,24 +59,34 @@ struct Shared {
 /// The source's end.
 pub struct InboxSender {
     queue: Sender<ToShard>,
-    bytes_max: usize,
+    limits: InboxLimits,
     shared: Arc<Shared>,
     bell: Doorbell,
     /// Something was put into the queue since the bell was rung last.
     news: bool,
     /// Answers to clients that had to wait, in order.
     answers: VecDeque<ToShard>,
-    /// What had to wait of each channel.
-    held: HashMap<ChannelRef, Held>,
-    /// The channels in `held`, in the order in which they had to wait.
-    order: VecDeque<ChannelRef>,
+    held: Held,
+    lost: Vec<(ChannelRef, Arc<Update>)>,
 }
 
+/// What waits for room in the queue, in the order of the fields.
 #[derive(Default)]
 struct Held {
-    confirmed: Option<Confirmed>,
-    newest: Option<Arc<Update>>,
+    /// The newest word on each channel. It goes before the channel's updates: what was published before a confirmation is
+    /// not owed to those whom it confirms (they drop it by its seq), what came after it is.
+    confirmed: IndexMap<ChannelRef, Confirmed>,
+    critical: VecDeque<(ChannelRef, Arc<Update>)>,
+    /// The newest of each channel and key.
+    newest: HashMap<Topic, Arc<Update>>,
+    /// The topics in `newest`, in the order in which they had to wait.
+    order: VecDeque<Topic>,
+    /// Of all updates that wait.
+    bytes: usize,
 }
+
+/// A channel and a key of it (see [`Update::key`]).
+type Topic = (ChannelRef, u64);
 
 /// The shard's end.
 pub struct InboxReceiver {
@@ -65,20 +97,19 @@ pub struct InboxReceiver {
     taken: usize,
 }
 
-/// A queue of at most `messages_max` and `bytes_max` (an update of any size fits an empty queue); `shard` and `source`
-/// are the bells of the two sides.
-pub fn inbox(messages_max: usize, bytes_max: usize, shard: Doorbell, source: Doorbell) -> (InboxSender, InboxReceiver) {
-    let (sender, receiver) = bounded(messages_max);
+/// A queue with these limits; `shard` and `source` are the bells of the two sides.
+pub fn inbox(limits: InboxLimits, shard: Doorbell, source: Doorbell) -> (InboxSender, InboxReceiver) {
+    let (sender, receiver) = bounded(limits.messages_max);
     let shared = Arc::new(Shared::default());
     let sender = InboxSender {
         queue: sender,
-        bytes_max,
+        limits,
         shared: Arc::clone(&shared),
         bell: shard,
         news: false,
         answers: VecDeque::new(),
-        held: HashMap::new(),
-        order: VecDeque::new(),
+        held: Held::default(),
+        lost: Vec::new(),
     };
     (sender, InboxReceiver { queue: receiver, shared, source, taken: 0 })
 }
@@ -86,20 +117,28 @@ pub fn inbox(messages_max: usize, bytes_max: usize, shard: Doorbell, source: Doo
 impl InboxSender {
     /// Offers a channel's next update. Call [`InboxSender::ring`] after the last of a batch.
     pub fn offer(&mut self, channel: ChannelRef, update: Arc<Update>) -> Offer {
-        if self.waiting() == 0 && self.push(|| ToShard::Update { channel, update: Arc::clone(&update) }, update.bytes())
-        {
+        if self.waiting() == 0 && self.push_update(channel, &update) {
             return Offer::Queued;
         }
-        match self.held(channel).newest.replace(update) {
-            Some(_) => Offer::Conflated,
-            None => Offer::Held,
+        let replaced = self.held.hold(channel, update);
+        while self.held.is_over(&self.limits)
+            && let Some(lost) = self.held.lose(&self.limits)
+        {
+            self.lost.push(lost);
         }
+        replaced.map_or(Offer::Held, Offer::Conflated)
+    }
+
+    /// Updates that waited and went for want of room, though no newer one of their key took their place: subscribers of
+    /// these channels have to be told that they missed something.
+    pub fn take_lost(&mut self) -> Vec<(ChannelRef, Arc<Update>)> {
+        std::mem::take(&mut self.lost)
     }
 
     /// Says what holds for a channel's subscription; replaces an older word that still waits.
     pub fn confirm(&mut self, confirmed: Confirmed) {
         if self.waiting() > 0 || !self.push(|| ToShard::Confirmed(confirmed), 0) {
-            self.held(confirmed.channel).confirmed = Some(confirmed);
+            self.held.confirmed.insert(confirmed.channel, confirmed);
         }
     }
 
@@ -133,21 +172,14 @@ impl InboxSender {
         self.queue.len()
     }
 
-    /// Things that wait for room: channels and answers.
+    /// Things that wait for room.
     pub fn waiting(&self) -> usize {
-        self.order.len() + self.answers.len()
+        self.answers.len() + self.held.confirmed.len() + self.held.critical.len() + self.held.order.len()
     }
 
     /// Answers that wait for room.
     pub fn answers_waiting(&self) -> usize {
         self.answers.len()
-    }
-
-    fn held(&mut self, channel: ChannelRef) -> &mut Held {
-        self.held.entry(channel).or_insert_with(|| {
-            self.order.push_back(channel);
-            Held::default()
-        })
     }
 
     fn flush_once(&mut self) -> bool {
@@ -157,27 +189,29 @@ impl InboxSender {
             }
             self.answers.pop_front();
         }
-        while let Some(&channel) = self.order.front() {
-            let Held { confirmed, newest } = self.held.remove(&channel).unwrap_or_default();
-            let said = confirmed.is_none_or(|confirmed| self.push(|| ToShard::Confirmed(confirmed), 0));
-            // What was published before a confirmation is not owed to those whom it confirms: they drop it by its seq.
-            let given = said
-                && newest.as_ref().is_none_or(|update| {
-                    self.push(|| ToShard::Update { channel, update: Arc::clone(update) }, update.bytes())
-                });
-            if !given {
-                self.held.insert(channel, Held { confirmed: confirmed.filter(|_| !said), newest });
+        while let Some((_, &confirmed)) = self.held.confirmed.last() {
+            if !self.push(|| ToShard::Confirmed(confirmed), 0) {
                 return false;
             }
-            self.order.pop_front();
+            self.held.confirmed.pop();
+        }
+        while let Some((channel, update)) = self.held.front() {
+            if !self.push_update(channel, &update) {
+                return false;
+            }
+            self.held.pop_front();
         }
         true
+    }
+
+    fn push_update(&mut self, channel: ChannelRef, update: &Arc<Update>) -> bool {
+        self.push(|| ToShard::Update { channel, update: Arc::clone(update) }, update.bytes())
     }
 
     /// Puts a message of `bytes` into the queue; whether there was room.
     fn push(&mut self, message: impl FnOnce() -> ToShard, bytes: usize) -> bool {
         let queued = self.shared.bytes.load(Ordering::Relaxed);
-        if self.queue.is_full() || (queued > 0 && queued + bytes > self.bytes_max) {
+        if self.queue.is_full() || (queued > 0 && queued + bytes > self.limits.bytes_max) {
             return false;
         }
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -185,6 +219,56 @@ impl InboxSender {
         let _ = self.queue.try_send(message());
         self.news = true;
         true
+    }
+}
+
+impl Held {
+    /// Takes an update in; the older one whose place it took.
+    fn hold(&mut self, channel: ChannelRef, update: Arc<Update>) -> Option<Arc<Update>> {
+        self.bytes += update.bytes();
+        if update.critical {
+            self.critical.push_back((channel, update));
+            return None;
+        }
+        let topic = (channel, update.key);
+        let replaced = self.newest.insert(topic, update);
+        match &replaced {
+            Some(older) => self.bytes -= older.bytes(),
+            None => self.order.push_back(topic),
+        }
+        replaced
+    }
+
+    /// The update that goes next.
+    fn front(&self) -> Option<(ChannelRef, Arc<Update>)> {
+        let newest = || self.order.front().map(|topic| (topic.0, Arc::clone(&self.newest[topic])));
+        self.critical.front().cloned().or_else(newest)
+    }
+
+    fn pop_front(&mut self) -> Option<(ChannelRef, Arc<Update>)> {
+        let popped = self.critical.pop_front().or_else(|| self.pop_newest());
+        self.bytes -= popped.as_ref().map_or(0, |(_, update)| update.bytes());
+        popped
+    }
+
+    fn pop_newest(&mut self) -> Option<(ChannelRef, Arc<Update>)> {
+        let topic = self.order.pop_front()?;
+        self.newest.remove(&topic).map(|update| (topic.0, update))
+    }
+
+    fn is_over(&self, limits: &InboxLimits) -> bool {
+        let one = self.critical.len() + self.order.len() == 1; // of any size
+        self.critical.len() > limits.critical_max || (self.bytes > limits.bytes_max && !one)
+    }
+
+    /// Lets the oldest go: a critical one where there are too many of those, else what waits of a key for longest.
+    fn lose(&mut self, limits: &InboxLimits) -> Option<(ChannelRef, Arc<Update>)> {
+        if self.critical.len() > limits.critical_max {
+            return self.pop_front();
+        }
+        let lost = self.pop_newest();
+        self.bytes -= lost.as_ref().map_or(0, |(_, update)| update.bytes());
+        lost.or_else(|| self.pop_front())
     }
 }
 
@@ -217,100 +301,4 @@ impl InboxReceiver {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{Epoch, Faces};
-    use crate::sys::Mode;
-
-    fn channel(index: u32) -> ChannelRef {
-        ChannelRef { index, generation: 0 }
-    }
-
-    fn update(seq: u64, bytes: usize) -> Arc<Update> {
-        Arc::new(Update { seq, received_us: 0, key: 0, critical: false, frames: [Some(vec![0; bytes].into()), None] })
-    }
-
-    fn confirmed(index: u32, seq: u64) -> Confirmed {
-        Confirmed { channel: channel(index), version: 1, faces: Faces::NONE, epoch: Epoch(1), seq }
-    }
-
-    fn pair(messages_max: usize, bytes_max: usize) -> (InboxSender, InboxReceiver, Doorbell) {
-        let source = Doorbell::new(Mode::NonBlocking).unwrap();
-        let (sender, receiver) = inbox(messages_max, bytes_max, Doorbell::new(Mode::Blocking).unwrap(), source.clone());
-        (sender, receiver, source)
-    }
-
-    /// What arrives, as `channel:seq`, a confirmation with a `c` before it.
-    fn drain(receiver: &mut InboxReceiver) -> Vec<String> {
-        let seen = std::iter::from_fn(|| receiver.try_recv()).map(|message| match message {
-            ToShard::Update { channel, update } => format!("{}:{}", channel.index, update.seq),
-            ToShard::Confirmed(c) => format!("c{}:{}", c.channel.index, c.seq),
-            ToShard::Published { .. } => "answer".into(),
-        });
-        let seen = seen.collect();
-        receiver.settle();
-        seen
-    }
-
-    #[test]
-    fn a_full_inbox_keeps_the_newest_of_each_channel_in_the_order_of_waiting() {
-        let (mut sender, mut receiver, source) = pair(2, 1 << 20);
-        assert_eq!(sender.offer(channel(1), update(1, 10)), Offer::Queued);
-        assert_eq!(sender.offer(channel(1), update(2, 10)), Offer::Queued);
-        assert_eq!(sender.offer(channel(1), update(3, 10)), Offer::Held);
-        assert_eq!(sender.offer(channel(2), update(7, 10)), Offer::Held);
-        assert_eq!(sender.offer(channel(1), update(4, 10)), Offer::Conflated);
-        sender.confirm(confirmed(2, 7));
-        assert!(!sender.flush());
-        source.asleep();
-        assert_eq!(drain(&mut receiver), ["1:1", "1:2"]);
-        source.take().expect("the source is woken once there is room");
-        assert!(!sender.flush(), "three things wait, two fit");
-        assert_eq!(drain(&mut receiver), ["1:4", "c2:7"]);
-        assert!(sender.flush());
-        assert_eq!(drain(&mut receiver), ["2:7"]);
-        assert_eq!(sender.waiting(), 0);
-    }
-
-    #[test]
-    fn a_shard_is_woken_only_where_there_is_something_for_it() {
-        let (bell, source) = (Doorbell::new(Mode::NonBlocking).unwrap(), Doorbell::new(Mode::NonBlocking).unwrap());
-        let (mut sender, mut receiver) = inbox(1, 1 << 20, bell.clone(), source);
-        bell.asleep();
-        sender.ring();
-        assert!(bell.take().is_err(), "it is empty");
-        assert_eq!(sender.offer(channel(1), update(1, 1)), Offer::Queued);
-        assert_eq!(sender.offer(channel(1), update(2, 1)), Offer::Held);
-        sender.ring();
-        bell.take().unwrap();
-        bell.asleep();
-        assert!(!sender.flush());
-        sender.ring();
-        assert!(bell.take().is_err(), "what waits does not fit yet");
-        drain(&mut receiver);
-        assert!(sender.flush());
-        sender.ring();
-        bell.take().unwrap();
-    }
-
-    #[test]
-    fn bytes_bound_the_queue_but_any_update_fits_an_empty_one() {
-        let (mut sender, mut receiver, _source) = pair(100, 1000);
-        assert_eq!(sender.offer(channel(1), update(1, 5000)), Offer::Queued);
-        assert_eq!(sender.offer(channel(1), update(2, 1)), Offer::Held);
-        assert_eq!(drain(&mut receiver), ["1:1"]);
-        assert!(sender.flush());
-        assert_eq!(drain(&mut receiver), ["1:2"]);
-    }
-
-    #[test]
-    fn what_waits_is_never_overtaken_by_what_comes_later() {
-        let (mut sender, mut receiver, _source) = pair(1, 1 << 20);
-        assert_eq!(sender.offer(channel(1), update(1, 1)), Offer::Queued);
-        assert_eq!(sender.offer(channel(1), update(2, 1)), Offer::Held);
-        assert_eq!(drain(&mut receiver), ["1:1"]);
-        assert_eq!(sender.offer(channel(1), update(3, 1)), Offer::Conflated, "there is room, but 2 waits");
-        assert!(sender.flush());
-        assert_eq!(drain(&mut receiver), ["1:3"]);
-    }
-}
+mod tests;

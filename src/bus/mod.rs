@@ -1,11 +1,12 @@
 //! How the threads meet: bounded queues with a doorbell, and nothing else.
 //!
-//! Invariant: a sender never waits. Invariant: the newest update of a channel is never lost, however full the queue.
+//! Invariant: a sender never waits. Invariant: the newest update of a channel and key is never lost without a word,
+//! however full the queue.
 
 mod inbox;
 mod outlet;
 
-pub use inbox::{InboxReceiver, InboxSender, Offer, inbox};
+pub use inbox::{InboxLimits, InboxReceiver, InboxSender, Offer, inbox};
 pub use outlet::{Outlet, OutletReceiver, outlet};
 
 use crate::fanout::Update;

@@ -99,7 +99,7 @@ pub struct Limits {
     pub outbox_messages_max: usize,
     /// Bytes that wait for one socket which is behind; past it, its channel's policy decides.
     pub outbox_bytes_max: usize,
-    /// Bytes that wait for all sockets of a shard; past it, those with most waiting conflate and then drop their oldest first.
+    /// Bytes that wait for all sockets of a shard; past it, those with most waiting conflate first, then drop their oldest, and are closed where what waits may not be dropped.
     pub outbox_bytes_per_shard_max: usize,
     /// Critical updates that wait for one socket; past it, the socket is closed as a slow consumer.
     pub critical_messages_max: usize,
@@ -107,10 +107,12 @@ pub struct Limits {
     pub send_buffer_bytes: usize,
     /// Replies and pongs that wait for one socket; while there are as many, the client is not read any further.
     pub control_messages_max: usize,
-    /// Updates on their way from the source to one shard; past it, each channel keeps its newest.
+    /// Updates on their way from the source to one shard; past it, each channel and key keeps its newest.
     pub inbox_messages_max: usize,
-    /// Bytes on their way from the source to one shard; past it, each channel keeps its newest.
+    /// Bytes on their way from the source to one shard; past it, each channel and key keeps its newest, of as many bytes together.
     pub inbox_bytes_max: usize,
+    /// Critical updates that wait for a shard whose inbox is full; past it the oldest is lost, and its channel begins a new epoch.
+    pub inbox_critical_max: usize,
 }
 
 /// How silent clients are told from vanished ones.
@@ -282,6 +284,7 @@ impl Default for Limits {
             control_messages_max: 32,
             inbox_messages_max: 8192,
             inbox_bytes_max: 64 << 20,
+            inbox_critical_max: 1024,
         }
     }
 }

@@ -164,8 +164,10 @@ counters! {
         too_large,
         /// Updates offered to a shard.
         offered,
-        /// Updates that a newer one replaced while a shard's inbox was full.
+        /// Updates that a newer one of the same key replaced while a shard's inbox was full.
         conflated,
+        /// Updates that were dropped because too much waited for a shard whose inbox was full.
+        overrun,
         /// Channels that some shard wants now.
         channels_wanted,
         /// Channels that the source is subscribed to now.

@@ -1,7 +1,7 @@
 //! The start and the drain: threads are made in the order in which they need each other, and end in the opposite one.
 
 use crate::admin::{self, View};
-use crate::bus;
+use crate::bus::{self, InboxLimits};
 use crate::config::Config;
 use crate::ids::ShardId;
 use crate::lifecycle::Clock;
@@ -74,9 +74,8 @@ impl Gateway {
         let (mut links, mut shared, mut starts) = (Vec::new(), Vec::new(), Vec::new());
         for (number, listeners) in seats.into_iter().enumerate() {
             let bell = Doorbell::new(Mode::Blocking)?;
-            let limits = &config.limits;
-            let (sender, inbox) =
-                bus::inbox(limits.inbox_messages_max, limits.inbox_bytes_max, bell.clone(), source_bell.clone());
+            let limits = InboxLimits::of(&config.limits);
+            let (sender, inbox) = bus::inbox(limits, bell.clone(), source_bell.clone());
             let (outlet, receiver) = bus::outlet(OUTLET_MESSAGES_MAX, source_bell.clone());
             links.push(ShardLink { inbox: sender, outlet: receiver });
             let seen = Arc::new(Shared::new(bell));

@@ -7,8 +7,10 @@ use super::publish::Asker;
 use super::table::{Message, Received, Table, Word};
 use super::{Reached, ShardLink};
 use crate::bus::{Offer, PublishError, ToShard, ToSource};
+use crate::ids::ShardId;
 use crate::lifecycle::Clock;
 use crate::metrics::SourceCounters;
+use hashbrown::HashSet;
 use std::time::Duration;
 
 /// Answers to clients that may wait in front of a full inbox. Past it the shard's requests are left where they are: its
@@ -28,6 +30,7 @@ pub struct Desk {
     /// What the table said and has yet to be offered; kept for its memory.
     words: Vec<Word>,
     too_large: AtMostEvery,
+    overrun: AtMostEvery,
 }
 
 impl Desk {
@@ -41,6 +44,7 @@ impl Desk {
             shards,
             words: Vec::new(),
             too_large: AtMostEvery::new(Duration::from_secs(1)),
+            overrun: AtMostEvery::new(Duration::from_secs(1)),
         }
     }
 
@@ -68,7 +72,7 @@ impl Desk {
                     self.counters.offered += 1;
                     match self.shards[shard.index()].inbox.offer(channel, update) {
                         Offer::Queued | Offer::Held => {}
-                        Offer::Conflated => self.counters.conflated += 1,
+                        Offer::Conflated(_) => self.counters.conflated += 1,
                     }
                 }
             }
@@ -126,9 +130,27 @@ impl Desk {
 
     /// Hands over what had to wait, as far as there is room, and wakes the shards: once a batch.
     pub fn hand_over(&mut self) {
+        self.tell_overrun();
         for ShardLink { inbox, .. } in &mut self.shards {
             let _ = inbox.flush(); // where something stays, the shard rings when it has made room
             inbox.ring();
+        }
+    }
+
+    /// What was lost in front of full inboxes is told: those channels begin new epochs.
+    fn tell_overrun(&mut self) {
+        let mut channels = HashSet::new();
+        for (shard, ShardLink { inbox, .. }) in self.shards.iter_mut().enumerate() {
+            let lost = inbox.take_lost();
+            self.counters.overrun += lost.len() as u64;
+            channels.extend(lost.into_iter().map(|(channel, _)| (ShardId(shard as u16), channel)));
+        }
+        if !channels.is_empty() {
+            if self.overrun.allows(self.now_us()) {
+                let lost = self.counters.overrun;
+                tracing::warn!(lost, "a shard does not keep up and too much waited for it: updates were lost");
+            }
+            self.with_table(|table, words| table.missed(&channels, words));
         }
     }
 

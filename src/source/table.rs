@@ -11,7 +11,7 @@ use crate::fanout::Update;
 use crate::ids::{ChannelRef, Epoch, Face, Faces, ShardId};
 use crate::wire::envelope::{json_update, raw_update};
 use crate::wire::sort::Sorter;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -213,6 +213,18 @@ impl Table {
             channel.answer(words);
         }
         unwanted
+    }
+
+    /// Shards have missed updates of these channels: their epochs are over.
+    pub fn missed(&mut self, channels: &HashSet<(ShardId, ChannelRef)>, words: &mut Vec<Word>) {
+        for channel in self.channels.values_mut() {
+            if channel.wants.iter().any(|want| channels.contains(&(want.shard, want.channel))) {
+                channel.missed = true;
+                if channel.stands == Stands::Confirmed {
+                    channel.confirm(&mut self.epochs, words);
+                }
+            }
+        }
     }
 
     /// Redis is there again: from now on it is waited for.

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // not every test uses everything
 
-use spillgate::bus::{Confirmed, Demand, InboxReceiver, Outlet, ToShard, ToSource, inbox, outlet};
+use spillgate::bus::{Confirmed, Demand, InboxLimits, InboxReceiver, Outlet, ToShard, ToSource, inbox, outlet};
 use spillgate::config::Config;
 use spillgate::fanout::Update;
 use spillgate::ids::{ChannelRef, Face, Faces, ShardId};
@@ -49,10 +49,10 @@ impl Rig {
     /// A source with `shards` shards; where it has a Redis, it is connected.
     pub fn start(config: &Config, shards: u16) -> Self {
         let bell = Doorbell::new(Mode::NonBlocking).unwrap();
-        let (messages_max, bytes_max) = (config.limits.inbox_messages_max, config.limits.inbox_bytes_max);
+        let limits = InboxLimits::of(&config.limits);
         let pair = |id| {
             let shard_bell = Doorbell::new(Mode::NonBlocking).unwrap();
-            let (sender, receiver) = inbox(messages_max, bytes_max, shard_bell, bell.clone());
+            let (sender, receiver) = inbox(limits, shard_bell, bell.clone());
             let (outlet, requests) = outlet(1 << 16, bell.clone());
             let shard = Shard { id: ShardId(id), outlet, inbox: receiver, unread: VecDeque::new() };
             (ShardLink { inbox: sender, outlet: requests }, shard)

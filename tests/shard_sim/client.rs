@@ -28,9 +28,9 @@ pub struct View<'a> {
 struct Sub {
     /// Everything that was published after this one is owed.
     owed_after: u64,
-    /// The newest update that came, of those that are not critical and of those that are.
-    newest: [u64; 2],
-    /// By key: the newest that came of those that are not critical.
+    /// The newest critical update that came.
+    critical: u64,
+    /// By key: the newest that came of the others.
     keys: BTreeMap<u64, u64>,
     epoch: u64,
 }

@@ -121,6 +121,7 @@ fn counts(world: &mut World) -> Vec<(&'static str, u64)> {
         ("messages from clients", shard.received),
         ("updates published", source.published),
         ("updates conflated in the inbox", source.conflated),
+        ("updates lost in front of the inbox", source.overrun),
         ("updates conflated", shard.conflated),
         ("updates dropped: no room", shard.dropped[DropReason::OutboxFull as usize]),
         ("updates dropped: closed", shard.dropped[DropReason::Closed as usize]),

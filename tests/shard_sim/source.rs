@@ -3,7 +3,7 @@
 
 use spillgate::bus::{Confirmed, Demand, InboxSender, Offer, OutletReceiver, PublishError, Ticket, ToShard, ToSource};
 use spillgate::fanout::Update;
-use spillgate::ids::{ChannelRef, Epoch, Face, Faces};
+use spillgate::ids::{Epoch, Face, Faces};
 use spillgate::sys::Doorbell;
 use spillgate::wire::envelope::{json_update, raw_update};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,12 +30,11 @@ pub struct Channel {
     pub epoch: u64,
     /// By seq: what was published. Numbers that are missing were given to nothing.
     pub updates: BTreeMap<u64, Arc<Update>>,
-    /// What a newer update replaced before the shard had room for it.
+    /// What a newer update replaced before the shard had room for it, or was lost for want of room.
     pub conflated: BTreeSet<u64>,
     wanted: Option<Demand>,
     encoded: Faces,
     confirms_at: Option<u64>,
-    offered: Option<(ChannelRef, u64)>,
     /// By key: when the last update was let through at the earliest.
     passed_us: BTreeMap<u64, u64>,
 }
@@ -73,6 +72,8 @@ pub struct Source {
 pub struct Counts {
     pub published: u64,
     pub conflated: u64,
+    /// Updates that were lost in front of the full inbox.
+    pub overrun: u64,
     pub confirmed: u64,
     pub epochs: u64,
     pub critical: u64,
@@ -239,12 +240,24 @@ impl Source {
         }
         let update = Arc::new(Update { seq, received_us: now_us, key, critical, frames });
         channel.updates.insert(seq, Arc::clone(&update));
-        let before = channel.offered.replace((place, seq));
         self.counts.published += 1;
-        if self.inbox.offer(place, update) == Offer::Conflated {
+        if let Offer::Conflated(replaced) = self.inbox.offer(place, Arc::clone(&update)) {
             self.counts.conflated += 1;
-            let (_, replaced) = before.filter(|(before, _)| *before == place).expect("something was held");
-            channel.conflated.insert(replaced);
+            assert!(
+                !replaced.critical && replaced.key == key && replaced.seq < seq,
+                "{replaced:?} went for {update:?}"
+            );
+            channel.conflated.insert(replaced.seq);
+        }
+        for (place, lost) in self.inbox.take_lost() {
+            self.counts.overrun += 1;
+            let of =
+                |channel: &Channel| channel.updates.get(&lost.seq).is_some_and(|update| Arc::ptr_eq(update, &lost));
+            let at = self.channels.iter().position(of).expect("it was published");
+            self.channels[at].conflated.insert(lost.seq);
+            if self.channels[at].wanted.as_ref().is_some_and(|wanted| wanted.channel == place) {
+                self.begin_epoch(at);
+            }
         }
     }
 

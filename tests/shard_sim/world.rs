@@ -6,7 +6,7 @@ use crate::client::{Client, Manners, Pongs, View};
 use crate::ring::{Seen, SimRing, Sizes};
 use crate::settings::{Means, config};
 use crate::source::Source;
-use spillgate::bus::{inbox, outlet};
+use spillgate::bus::{InboxLimits, inbox, outlet};
 use spillgate::ids::ShardId;
 use spillgate::metrics::{DropReason, ShardCounters};
 use spillgate::shard::{Parts, Shard};
@@ -74,7 +74,8 @@ impl World {
         let shard_bell = Doorbell::new(Mode::Blocking).expect("a descriptor");
         let source_bell = Doorbell::new(Mode::NonBlocking).expect("a descriptor");
         let (messages_max, bytes_max) = (rng.usize(2..40), rng.usize(2000..100_000));
-        let (sender, receiver) = inbox(messages_max, bytes_max, shard_bell, source_bell.clone());
+        let (sender, receiver) =
+            inbox(InboxLimits { messages_max, bytes_max, critical_max: 4 }, shard_bell, source_bell.clone());
         let (to_source, from_shard) = outlet(rng.usize(6..30), source_bell.clone());
         let parts = Parts {
             id: ShardId(0),

@@ -212,3 +212,22 @@ proptest! {
         prop_assert_eq!(table.channels_confirmed(), 0);
     }
 }
+
+#[test]
+fn a_channel_of_which_a_shard_missed_something_begins_a_new_epoch_for_all() {
+    let mut table = up();
+    ask(&mut table, &demand(0, raw(), 1));
+    ask(&mut table, &demand(1, raw(), 1));
+    let mut words = Vec::new();
+    table.confirm("c", &mut words);
+    let before = confirmed(&words)[0].epoch;
+    words.clear();
+    let elsewhere = (ShardId(1), ChannelRef { index: 7, generation: 5 });
+    table.missed(&[elsewhere].into_iter().collect(), &mut words);
+    assert!(words.is_empty(), "the shard has another channel there by now");
+    let here = (ShardId(1), ChannelRef { index: 7, generation: 1 });
+    table.missed(&[here].into_iter().collect(), &mut words);
+    assert_eq!(said(&words), ["0:v1", "1:v1"]);
+    assert!(confirmed(&words).iter().all(|confirmed| confirmed.epoch != before));
+    assert_eq!(table.channels_confirmed(), 1);
+}

@@ -13,7 +13,7 @@ use spillgate::ids::Face;
 impl Sub {
     /// A subscription to what is published after `owed_after`.
     fn from(owed_after: u64, epoch: u64) -> Self {
-        Self { owed_after, newest: [0; 2], keys: Default::default(), epoch }
+        Self { owed_after, critical: 0, keys: Default::default(), epoch }
     }
 }
 
@@ -30,13 +30,11 @@ impl Client {
         for (&at, sub) in &self.subs {
             let channel = &view.source.channels[at];
             let end = channel.newest() + 1;
-            for critical in [false, true] {
-                self.check_gap(view, at, critical, sub.newest[usize::from(critical)].max(sub.owed_after), end);
-            }
+            self.check_gap(view, at, None, sub.critical.max(sub.owed_after), end);
             let owed = channel.given(sub.owed_after + 1..end).filter(|update| !update.critical);
             for update in owed.filter(|_| view.means != Means::Scarce) {
-                let newest = sub.keys.get(&update.key).copied().unwrap_or(0);
                 let (seq, key) = (update.seq, update.key);
+                let newest = sub.keys.get(&key).copied().unwrap_or(0);
                 assert!(
                     newest >= seq,
                     "{seq} of {:?}/{key} is missing, and nothing newer came: {self:?}",
@@ -106,24 +104,26 @@ impl Client {
         let Some(sub) = self.subs.get_mut(&at) else {
             panic!("update {seq} of {name:?}, to which it is not subscribed: {self:?}");
         };
-        let newest = &mut sub.newest[usize::from(update.critical)];
-        let owed_after = sub.owed_after.max(*newest);
         // Critical ones are in order among themselves, the others by key.
         let before = match update.critical {
-            true => *newest,
+            true => std::mem::replace(&mut sub.critical, seq),
             false => sub.keys.insert(update.key, seq).unwrap_or(0),
         };
-        *newest = seq.max(*newest);
+        let owed_after = sub.owed_after.max(before);
         assert!(seq > before, "update {seq} of {name:?} came twice or late: {self:?}");
-        self.check_gap(view, at, update.critical, owed_after, seq);
+        self.check_gap(view, at, (!update.critical).then_some(update.key), owed_after, seq);
     }
 
-    /// Everything that may not be lost has come of what was published after one update and before another: critical ones,
-    /// those of a channel that would rather have the socket closed, and where there is room for all, all.
-    fn check_gap(&self, view: View<'_>, at: usize, critical: bool, after: u64, before: u64) {
+    /// Everything that may not be lost has come of what was published of a key after one update and before another: critical
+    /// ones (`key` is none), those of a channel that would rather have the socket closed, and where there is room for all, all.
+    fn check_gap(&self, view: View<'_>, at: usize, key: Option<u64>, after: u64, before: u64) {
         let channel = &view.source.channels[at];
         let all = at == DISCONNECT || (view.means == Means::Plenty && at != RATED);
-        let lost = channel.given(after + 1..before).find(|update| update.critical == critical && (critical || all));
+        let mut given = channel.given(after + 1..before);
+        let lost = given.find(|update| match key {
+            None => update.critical,
+            Some(key) => all && !update.critical && update.key == key,
+        });
         let seq = lost.map(|update| update.seq);
         assert!(seq.is_none(), "update {seq:?} of {:?} is missing: {self:?}", channel.name);
     }
