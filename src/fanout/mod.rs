@@ -9,4 +9,4 @@ mod update;
 pub use channels::{Audience, Channel, Channels, Member, Telling};
 pub use outbox::{Gone, Offer, Outbox, OutboxLimits, Unsent};
 pub use throttle::{Held, Throttle, Verdict};
-pub use update::{Chunk, Run, Update};
+pub use update::{Chunk, Newest, Run, Update};

@@ -126,6 +126,33 @@ impl Outbox {
         Offer::Queued(gone)
     }
 
+    /// The updates of a run that cannot be written now, in order; what went, and whether the socket must be closed.
+    pub fn offer_all(&mut self, run: &Rc<Run>, limits: &OutboxLimits) -> (Gone, bool) {
+        let parts = if run.parts().is_empty() { std::slice::from_ref(run) } else { run.parts() };
+        let (mut gone, mut too_slow) = (Gone::default(), false);
+        let newest = run.newest().filter(|newest| {
+            parts.first().is_some_and(|part| part.policy == Policy::Conflate)
+                && (self.conflating || self.data.updates() + newest.displaceable > limits.slack)
+        });
+        let owed = newest.map_or(parts, |newest| &newest.parts);
+        if owed.len() < parts.len() {
+            // What a later one of the same run replaces need not be put in line first.
+            gone = self.conflate();
+            gone.conflated += (parts.len() - owed.len()) as u64;
+        }
+        for part in owed {
+            match self.offer(Rc::clone(part), limits) {
+                Offer::Queued(more) => gone = gone.and(more),
+                Offer::Dropped => gone.dropped += 1,
+                Offer::TooSlow(more) => {
+                    gone = gone.and(more).and(Gone { conflated: 0, dropped: 1 });
+                    too_slow = true;
+                }
+            }
+        }
+        (gone, too_slow)
+    }
+
     /// Word of a channel's new epoch: never dropped, and at most one waits for each channel.
     pub fn notice(&mut self, notice: Rc<Run>) {
         self.data.take_notice(notice.channel);

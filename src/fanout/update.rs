@@ -2,6 +2,8 @@
 
 use crate::config::Policy;
 use crate::ids::Face;
+use hashbrown::HashSet;
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -47,12 +49,21 @@ pub struct Run {
     pub received_us: u64,
 }
 
+/// See [`Run::newest`].
+#[derive(Debug)]
+pub struct Newest {
+    /// Critical updates, and the newest of each key of the others, in order.
+    pub parts: Box<[Rc<Run>]>,
+    /// Updates in all that are not critical.
+    pub displaceable: usize,
+}
+
 #[derive(Debug)]
 enum RunBytes {
     /// One update, straight from the memory that the source encoded it into.
     Update(Arc<Update>, Face),
     /// Several updates of one channel and face, joined in order, so that one SEND carries a turn's worth.
-    Joined { bytes: Box<[u8]>, parts: Box<[Rc<Run>]> },
+    Joined { bytes: Box<[u8]>, parts: Box<[Rc<Run>]>, newest: OnceCell<Newest> },
     /// Anything else: replies, pings, closes, the rest of a started frame, a slow socket's next write.
     Own(Box<[u8]>),
 }
@@ -82,7 +93,7 @@ impl Run {
             ping: false,
             updates: parts.iter().map(|part| part.updates).sum(),
             received_us: parts.first().map_or(0, |part| part.received_us),
-            bytes: RunBytes::Joined { bytes: bytes.into(), parts: parts.into() },
+            bytes: RunBytes::Joined { bytes: bytes.into(), parts: parts.into(), newest: OnceCell::new() },
         }
     }
 
@@ -115,7 +126,7 @@ impl Run {
         };
         let bytes = [chunk.bytes(), ping].concat().into();
         let Run { updates, received_us, .. } = **run;
-        let bytes = RunBytes::Joined { bytes, parts };
+        let bytes = RunBytes::Joined { bytes, parts, newest: OnceCell::new() };
         Run { bytes, ping: true, ..Self::completing(Vec::new(), updates, received_us) }
     }
 
@@ -139,6 +150,19 @@ impl Run {
             RunBytes::Joined { parts, .. } => parts,
             _ => &[],
         }
+    }
+
+    /// What a socket that conflates is owed of [`Run::parts`], all of one channel; none unless it was joined. Found once
+    /// for all sockets.
+    pub fn newest(&self) -> Option<&Newest> {
+        let RunBytes::Joined { parts, newest, .. } = &self.bytes else { return None };
+        Some(newest.get_or_init(|| {
+            let mut keys = HashSet::new();
+            let owed = parts.iter().rev().filter(|part| part.critical || keys.insert(part.key));
+            let mut owed: Vec<_> = owed.map(Rc::clone).collect();
+            owed.reverse();
+            Newest { parts: owed.into(), displaceable: parts.iter().filter(|part| !part.critical).count() }
+        }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::conn::State;
-use crate::fanout::{Chunk, Gone, Offer, Outbox, OutboxLimits, Run, Update};
+use crate::fanout::{Chunk, Outbox, OutboxLimits, Run, Update};
 use crate::ids::{ConnId, Face};
 use crate::metrics::{DropReason, EndReason};
 use crate::sys::{Op, Ring};
@@ -75,21 +75,7 @@ impl<R: Ring> Shard<R> {
             self.fall_behind(id);
         }
         let limits = self.limits_of(id);
-        let parts = if run.parts().is_empty() { std::slice::from_ref(run) } else { run.parts() };
-        let (mut gone, mut too_slow) = (Gone::default(), false);
-        self.change_outbox_made(id, |outbox| {
-            for part in parts {
-                match outbox.offer(Rc::clone(part), &limits) {
-                    Offer::Queued(more) => gone = gone.and(more),
-                    Offer::Dropped => gone.dropped += 1,
-                    Offer::TooSlow(more) => {
-                        gone = gone.and(more);
-                        gone.dropped += 1;
-                        too_slow = true;
-                    }
-                }
-            }
-        });
+        let (gone, too_slow) = self.change_outbox_made(id, |outbox| outbox.offer_all(run, &limits));
         if gone.conflated > 0 {
             let (_, conn) = self.conns.at(id.slot.0);
             conn.pace.conflates();

@@ -31,7 +31,8 @@ pub struct Client {
     pub phase: Phase,
     /// Updates received.
     pub updates: u64,
-    newest: Option<u64>,
+    /// The highest number of an update.
+    pub newest: Option<u64>,
     /// The start of a frame or head whose rest has yet to come.
     kept: Vec<u8>,
 }

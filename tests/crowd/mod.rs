@@ -32,6 +32,10 @@ pub struct Job {
     pub sockets: u64,
     /// Every so many-th socket reads nothing once it is open; 0: all read.
     pub stalls_every: u64,
+    /// Every so many-th socket reads slowly once it is open: [`Job::slow_bytes`] twenty times a second; 0: none.
+    pub slow_every: u64,
+    /// See `slow_every`.
+    pub slow_bytes: usize,
     /// Sockets that may wait for their answer at a time, where more than the usual number.
     pub at_once: u64,
     /// The core that it is pinned to.
@@ -48,6 +52,8 @@ enum Order {
     Answered(u64),
     /// Wait until so many updates have come, over all sockets.
     Updates(u64),
+    /// Wait until every open socket that reads has had the update with this number, or a later one.
+    Newest(u64),
     /// Wait until at most so many sockets are open.
     Open(u64),
     Leave(Ending),
@@ -138,6 +144,12 @@ impl Crowd {
     /// What it has seen when `updates` have come, over all sockets, or its patience is over.
     pub fn updates(&mut self, updates: u64) -> Report {
         self.await_updates(updates);
+        self.hear()
+    }
+
+    /// What it has seen when every open socket that reads has had update `n` or a later one, or its patience is over.
+    pub fn newest(&mut self, n: u64) -> Report {
+        self.tell(Order::Newest(n));
         self.hear()
     }
 

@@ -35,6 +35,8 @@ pub struct Report {
     pub tally: Tally,
     /// Fewest and most updates that one of the open sockets has received; stalled ones, which read nothing, apart.
     pub updates_each: (u64, u64),
+    /// The lowest number of the newest update of one of these; none where one of them had no update.
+    pub newest_at_least: Option<u64>,
     /// Sockets that have no answer yet.
     pub unanswered: u64,
 }

@@ -21,6 +21,8 @@ const AT_ONCE: u64 = 512;
 const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 const SOURCES: u32 = 8;
 const PER_SOURCE: usize = 4000;
+/// How often those that read slowly read.
+const SLOW_PAUSE: Duration = Duration::from_millis(50);
 const WAKE: Token = Token(usize::MAX);
 
 struct Swarm {
@@ -41,6 +43,7 @@ struct Member {
     client: Client,
     asked: bool,
     stalls: bool,
+    slow: bool,
 }
 
 /// Does `job` until it is told to leave, or whoever started it ends.
@@ -78,9 +81,14 @@ impl Swarm {
     fn live(mut self, orders: &Receiver<Order>) -> io::Result<()> {
         let mut events = Events::with_capacity(8192);
         let mut awaited: Option<(Order, Instant)> = None;
+        let mut slow_read = Instant::now();
         loop {
             self.connect_more();
-            let pause = if awaited.is_some() { Some(Duration::from_millis(100)) } else { None };
+            let pause = match awaited {
+                _ if self.job.slow_every > 0 => Some(SLOW_PAUSE),
+                Some(_) => Some(Duration::from_millis(100)),
+                None => None,
+            };
             match self.poll.poll(&mut events, pause) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -89,6 +97,14 @@ impl Swarm {
                 if event.token() != WAKE {
                     self.hear(event.token().0, event.is_read_closed() || event.is_error());
                 }
+            }
+            if self.job.slow_every > 0 && slow_read.elapsed() >= SLOW_PAUSE {
+                slow_read = Instant::now();
+                (0..self.members.len())
+                    .filter(|at| self.members[*at].slow)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .for_each(|at| self.hear_slowly(at));
             }
             while awaited.is_none() {
                 match orders.try_recv() {
@@ -111,6 +127,7 @@ impl Swarm {
         let come = match *order {
             Order::Answered(sockets) => self.tally.answered >= sockets,
             Order::Updates(updates) => self.tally.updates >= updates,
+            Order::Newest(n) => self.newest_at_least() >= Some(n),
             Order::Open(sockets) => self.tally.open <= sockets,
             Order::Report | Order::Leave(_) => true,
         };
@@ -125,9 +142,10 @@ impl Swarm {
         while self.members.len() < self.job.sockets as usize && self.unanswered() < AT_ONCE.max(self.job.at_once) {
             let at = self.members.len();
             let stalls = self.job.stalls_every > 0 && (at as u64).is_multiple_of(self.job.stalls_every);
+            let slow = self.job.slow_every > 0 && (at as u64).is_multiple_of(self.job.slow_every);
             let stream = self.connect(at, stalls).ok();
             let connects = stream.is_some();
-            self.members.push(Member { stream, client: Client::new(), asked: false, stalls });
+            self.members.push(Member { stream, client: Client::new(), asked: false, stalls, slow });
             if connects {
                 self.hear(at, false);
             } else {
@@ -164,7 +182,7 @@ impl Swarm {
                 Err(_) => return self.end(at),
             }
         }
-        if member.stalls && member.client.phase == Phase::Open {
+        if (member.stalls || member.slow) && member.client.phase == Phase::Open {
             return;
         }
         loop {
@@ -189,6 +207,24 @@ impl Swarm {
         }
     }
 
+    /// A slow client reads a little.
+    fn hear_slowly(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        let Some(stream) = member.stream.as_mut().filter(|_| member.client.phase == Phase::Open) else { return };
+        match stream.read(&mut self.buffer[..self.job.slow_bytes]) {
+            Ok(read @ 1..) => {
+                member.client.take(&self.buffer[..read], &mut self.tally, &mut self.replies);
+                let _ = stream.write(&self.replies);
+                self.replies.clear();
+            }
+            Err(error) if waits(&error) => return,
+            _ => return self.end(at),
+        }
+        if member.client.phase == Phase::Ended {
+            self.end(at);
+        }
+    }
+
     fn end(&mut self, at: usize) {
         let member = &mut self.members[at];
         member.client.end(&mut self.tally);
@@ -200,11 +236,24 @@ impl Swarm {
         self.members.len() as u64 - self.tally.answered
     }
 
-    fn report(&self) -> Report {
+    fn readers(&self) -> impl Iterator<Item = &Client> {
         let open = self.members.iter().filter(|member| member.client.phase == Phase::Open && !member.stalls);
-        let updates = open.map(|member| member.client.updates);
+        open.map(|member| &member.client)
+    }
+
+    fn newest_at_least(&self) -> Option<u64> {
+        self.readers().map(|client| client.newest).min().flatten()
+    }
+
+    fn report(&self) -> Report {
+        let updates = self.readers().map(|client| client.updates);
         let (fewest, most) = updates.fold((u64::MAX, 0), |(fewest, most), each| (fewest.min(each), most.max(each)));
-        Report { tally: self.tally.clone(), updates_each: (fewest.min(most), most), unanswered: self.unanswered() }
+        Report {
+            tally: self.tally.clone(),
+            updates_each: (fewest.min(most), most),
+            newest_at_least: self.newest_at_least(),
+            unanswered: self.unanswered(),
+        }
     }
 
     /// All sockets are dropped at once, without a close frame.

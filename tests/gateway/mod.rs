@@ -36,6 +36,8 @@ pub struct Settings {
     /// Freed memory goes back to the kernel at once, so that what is resident is what is held: else the allocator keeps
     /// some megabytes, now more, now less.
     pub purge_at_once: bool,
+    /// Further variables, such as `SPILLGATE_REDIS_URL`.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 impl Gateway {
@@ -54,6 +56,7 @@ impl Gateway {
         if settings.purge_at_once {
             command.env("MIMALLOC_PURGE_DELAY", "0");
         }
+        command.envs(settings.variables.iter().map(|(name, value)| (name, value)));
         let mut child = spawn_on(settings.core, &mut command).expect("the gateway starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let log = Arc::new(Mutex::new(String::new()));
@@ -73,14 +76,22 @@ impl Gateway {
 
     /// A metric, the sum over all its labels.
     pub fn metric(&mut self, name: &str) -> f64 {
+        let [value] = self.metrics([name]);
+        value
+    }
+
+    /// Several metrics of one scrape, each the sum over all its labels.
+    pub fn metrics<const N: usize>(&mut self, names: [&str; N]) -> [f64; N] {
         let text = self.ask("GET", "/metrics", b"");
-        let values = text.lines().filter_map(|line| {
-            let (key, value) = line.rsplit_once(' ')?;
-            (key == name || key.strip_prefix(name)?.starts_with('{')).then(|| value.parse::<f64>().ok())?
-        });
-        let values: Vec<f64> = values.collect();
-        assert!(!values.is_empty(), "there is a metric {name} in {text}");
-        values.iter().sum()
+        names.map(|name| {
+            let values = text.lines().filter_map(|line| {
+                let (key, value) = line.rsplit_once(' ')?;
+                (key == name || key.strip_prefix(name)?.starts_with('{')).then(|| value.parse::<f64>().ok())?
+            });
+            let values: Vec<f64> = values.collect();
+            assert!(!values.is_empty(), "there is a metric {name} in {text}");
+            values.iter().sum()
+        })
     }
 
     /// Asks until a metric is at most `most`; its value then, or when the time is over.

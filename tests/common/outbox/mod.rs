@@ -99,7 +99,8 @@ impl Trial {
                 self.take_off(chunk, b.is_multiple_of(4), |model| model.next_control(usize::from(c % 600)));
             }
             186..196 if self.flight.is_none() && self.outbox.is_empty() => self.send_joined(a, b, c),
-            196..215 => self.land(),
+            196..204 => self.offer_joined(a, b, c),
+            204..215 => self.land(),
             133..238 => self.cut(c),
             238..244 => {
                 let dropped = self.outbox.forget_channel(u32::from(a % 7));
@@ -136,6 +137,18 @@ impl Trial {
         };
         self.seen.too_slow += u64::from(matches!(offer, Offer::TooSlow(_)));
         self.seen.dropped += dropped;
+        self.count(gone, gone);
+    }
+
+    /// A turn's updates for a socket that is not idle.
+    fn offer_joined(&mut self, a: u8, b: u8, c: u16) {
+        let items: Vec<_> =
+            (0..2 + a / 7 % 50).map(|at| self.update(u32::from(a % 7), b.wrapping_add(at), c / 8)).collect();
+        let run = Rc::new(Run::joined(items.iter().map(Item::run).collect()));
+        let (gone, too_slow) = self.outbox.offer_all(&run, &self.limits);
+        let expected = self.model.offer_all(items);
+        assert_eq!((gone, too_slow), expected, "what became of a turn's updates");
+        self.seen.too_slow += u64::from(too_slow);
         self.count(gone, gone);
     }
 

@@ -128,6 +128,32 @@ impl Model {
         }
     }
 
+    /// A turn's updates of one channel: where they make it conflate, those that a later one replaces go first.
+    pub fn offer_all(&mut self, items: Vec<Item>) -> (Gone, bool) {
+        let displaceable = items.iter().filter(|item| is_update(item)).count();
+        let conflates = self.conflating || self.updates() + displaceable > self.limits.slack;
+        let replaced = |at: usize| conflates && items[at + 1..].iter().any(|later| same_topic(&items[at], later));
+        let replaced: Vec<_> = (0..items.len()).map(replaced).collect();
+        let (mut gone, mut too_slow) = (Gone::default(), false);
+        if replaced.contains(&true) {
+            gone = self.conflate();
+        }
+        for (item, replaced) in items.into_iter().zip(replaced) {
+            if replaced {
+                gone.conflated += 1;
+                continue;
+            }
+            let (more, dropped, slow) = match self.offer(item) {
+                Offer::Queued(more) => (more, 0, false),
+                Offer::Dropped => (Gone::default(), 1, false),
+                Offer::TooSlow(more) => (more, 1, true),
+            };
+            gone = gone.and(more).and(Gone { conflated: 0, dropped });
+            too_slow |= slow;
+        }
+        (gone, too_slow)
+    }
+
     pub fn notice(&mut self, item: Item) {
         let at = self.data.iter().position(|other| other.kind == Kind::Notice && other.channel == item.channel);
         at.map(|at| self.data.remove(at));
