@@ -76,7 +76,7 @@ bench-floor: build-tools ## Compare the CPU time of a delivery with the floor's 
 
 .PHONY: test-scale
 test-scale: build-tools ## Run the scale tests with their whole numbers, on the program as it is used
-	SPILLGATE_FULL=1 $(CARGO) test --release --locked --test scale
+	SPILLGATE_FULL=1 $(CARGO) test --release --locked --test scale --test burst
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed below this directory

@@ -21,6 +21,8 @@ pub struct View<'a> {
     pub tight: bool,
     /// The shard leaves: anybody may be closed.
     pub leaving: bool,
+    /// What may be sent to a client beyond its last pong, before it is behind.
+    pub window: usize,
 }
 
 /// A subscription that was confirmed.
@@ -99,6 +101,8 @@ pub struct Client {
     pub close_code: Option<u16>,
     pub ended: bool,
     pub updates: u64,
+    /// Bytes of them.
+    update_bytes: usize,
 }
 
 impl Client {
@@ -123,6 +127,7 @@ impl Client {
             close_code: None,
             ended: false,
             updates: 0,
+            update_bytes: 0,
         }
     }
 

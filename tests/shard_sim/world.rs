@@ -37,6 +37,8 @@ pub struct World {
     means: Means,
     tight: bool,
     leaving: bool,
+    /// See [`View::window`].
+    window: usize,
     /// Connections that there is room for, those that are refused included.
     capacity: usize,
     /// Clients at a time: where they are few, channels lose their last subscribers all the time.
@@ -68,7 +70,7 @@ impl World {
         };
         let (means, tight) = (Means::of(seed), seed.is_multiple_of(4));
         let config = config(&mut rng, means, tight);
-        let held = config.limits.connections_per_shard_max;
+        let (held, window) = (config.limits.connections_per_shard_max, config.limits.window_bytes as usize);
         let slots = sizes.slots as usize;
         let capacity = if held == 0 { slots } else { slots.min(held + REFUSAL_SLOTS) };
         let shard_bell = Doorbell::new(Mode::Blocking).expect("a descriptor");
@@ -97,6 +99,7 @@ impl World {
             means,
             tight,
             leaving: false,
+            window,
             capacity,
             crowd: [5, 15, capacity + 10, capacity + 10][seed as usize % 4],
             updates: 0,
@@ -188,7 +191,8 @@ impl World {
             self.connect();
             self.act();
         }
-        let view = View { source: &self.source, means: self.means, tight: self.tight, leaving: self.leaving };
+        let (means, tight, leaving, window) = (self.means, self.tight, self.leaving, self.window);
+        let view = View { source: &self.source, means, tight, leaving, window };
         let ring = self.shard.ring_mut();
         ring.now_us = self.now_us;
         for client in &mut self.clients {
@@ -290,7 +294,8 @@ impl World {
     }
 
     fn check(&mut self) {
-        let view = View { source: &self.source, means: self.means, tight: self.tight, leaving: self.leaving };
+        let (means, tight, leaving, window) = (self.means, self.tight, self.leaving, self.window);
+        let view = View { source: &self.source, means, tight, leaving, window };
         let ring = self.shard.ring_mut();
         let room = ring.occupied() < self.capacity;
         assert!(!room || ring.waiting() == 0, "there is room, and {} wait to be accepted", ring.waiting());

@@ -10,6 +10,9 @@ use crate::stream::Item;
 use serde_json::Value;
 use spillgate::ids::Face;
 
+/// What the updates of one turn, sent together, may run over the window: one of any size, or 32 KiB of several.
+const RUN_BYTES_MAX: usize = 48 << 10;
+
 impl Sub {
     /// A subscription to what is published after `owed_after`.
     fn from(owed_after: u64, epoch: u64) -> Self {
@@ -101,6 +104,12 @@ impl Client {
         let update = &view.source.channels[at].updates[&seq];
         assert!(update.frames[face.index()].as_deref() == Some(frame), "a torn frame: {text:?} was sent otherwise");
         self.updates += 1;
+        self.update_bytes += frame.len();
+        assert!(
+            self.manners.is_honest() || self.update_bytes <= view.window + RUN_BYTES_MAX,
+            "it never says what it has read, and was sent {} bytes: {self:?}",
+            self.update_bytes
+        );
         let Some(sub) = self.subs.get_mut(&at) else {
             panic!("update {seq} of {name:?}, to which it is not subscribed: {self:?}");
         };
