@@ -114,4 +114,20 @@ mod tests {
         }
         assert!(throttle.keys.len() <= 2 * KEYS_KEPT, "{}", throttle.keys.len());
     }
+
+    #[test]
+    fn keys_whose_time_is_not_over_and_what_is_held_back_are_not_forgotten() {
+        let mut throttle = Throttle::new(1.0);
+        for key in 0..200 {
+            assert!(matches!(throttle.offer(&update(key, key), 1, 0), Verdict::Pass));
+        }
+        assert_eq!(throttle.prune_at, 256, "it looks through all of them only when there are twice as many");
+        for key in 0..200 {
+            assert!(matches!(throttle.offer(&update(key, key), 1, 10), Verdict::HeldUntil(1_000_000)));
+        }
+        for key in 1000..1400 {
+            assert!(matches!(throttle.offer(&update(key, key), 1, 2_000_000), Verdict::Pass));
+        }
+        assert!((0..200).all(|key| throttle.release(key, 2_000_000).is_some()));
+    }
 }
