@@ -15,6 +15,10 @@ mod fed;
 mod gateway;
 mod work;
 
+/// As in the program: glibc's tidies up at times, which is no part of the work.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use spillgate::wire::envelope;
 use std::hint::black_box;

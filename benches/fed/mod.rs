@@ -102,9 +102,14 @@ impl<R: Ring> Fed<R> {
         assert_eq!(offer, bus::Offer::Queued);
     }
 
-    /// One turn of the shard.
-    pub fn turn(&mut self) -> io::Result<()> {
-        self.shard.turn(self.now_us()).map(drop)
+    /// One turn of the shard; whether there is more to do.
+    pub fn turn(&mut self) -> io::Result<bool> {
+        self.shard.turn(self.now_us())
+    }
+
+    /// The ring.
+    pub fn ring(&mut self) -> &mut R {
+        self.shard.ring_mut()
     }
 
     /// Lets time pass, where it is told.

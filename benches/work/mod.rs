@@ -132,14 +132,18 @@ impl Turns {
     pub fn idle() -> Self {
         let mut turns = Self::new(Clients::Read);
         (0..32).for_each(|_| turns.deliver());
-        assert_eq!(turns.fed.counters().behind, 0);
+        let counters = turns.fed.counters();
+        assert_eq!((counters.behind, counters.delivered), (0, 32 * u64::from(SOCKETS)));
         turns
     }
 
     /// No socket takes anything, and each has an outbox that conflates.
     pub fn stalled() -> Self {
         let mut turns = Self::new(Clients::Stalled);
-        (0..32).for_each(|_| turns.conflate());
+        for _ in 0..32 {
+            turns.offer(1, 50_000); // late enough to be behind, and not for so long that they are closed
+            turns.settle();
+        }
         assert_eq!(turns.fed.counters().behind, u64::from(SOCKETS));
         assert!(turns.fed.counters().conflated > 0);
         turns
@@ -152,31 +156,32 @@ impl Turns {
         Self { fed, payload: quote(7), n: 0 }
     }
 
-    /// One update to every socket, until every SEND has completed.
+    /// One update to every socket, until every SEND has completed and every pong that came was read.
     pub fn deliver(&mut self) {
-        self.fed.pass(125_000); // 8 a second
-        self.fed.deliver(self.n, &self.payload).expect("this ring never fails");
-        self.n += 1;
+        self.offer(1, 125_000); // 8 a second
+        self.settle();
     }
 
     /// Eight updates in one turn, joined to one SEND a socket.
     pub fn deliver_joined(&mut self) {
-        self.fed.pass(1_000_000);
-        (0..7).for_each(|n| self.fed.offer(self.n + n, &self.payload));
-        self.fed.deliver(self.n + 7, &self.payload).expect("this ring never fails");
-        while self.fed.counters().outbox_messages > 0 {
-            self.fed.turn().expect("this ring never fails");
-        }
-        self.n += 8;
+        self.offer(8, 1_000_000);
+        self.settle();
     }
 
     /// One update to every stalled socket: it takes the place of the one that waits.
     pub fn conflate(&mut self) {
-        self.fed.pass(100); // nobody is closed as stalled
-        self.fed.offer(self.n, &self.payload);
-        self.fed.turn().expect("this ring never fails");
-        self.fed.turn().expect("this ring never fails");
-        self.n += 1;
+        self.offer(1, 10);
+        self.settle();
+    }
+
+    fn offer(&mut self, updates: u64, later_us: u64) {
+        self.fed.pass(later_us);
+        (self.n..self.n + updates).for_each(|n| self.fed.offer(n, &self.payload));
+        self.n += updates;
+    }
+
+    fn settle(&mut self) {
+        while self.fed.turn().expect("this ring never fails") || !self.fed.ring().is_idle() {}
     }
 }
 

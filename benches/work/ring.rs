@@ -57,6 +57,11 @@ impl Instant {
         }
     }
 
+    /// Whether all that was asked for is done and was looked at.
+    pub fn is_idle(&self) -> bool {
+        self.done.is_empty()
+    }
+
     fn come(&mut self) {
         while self.to_come > 0
             && let Some((listener, conn)) = self.armed.pop_front()
