@@ -104,7 +104,10 @@ impl<R: Ring> Fed<R> {
 
     /// One turn of the shard; whether there is more to do.
     pub fn turn(&mut self) -> io::Result<bool> {
-        self.shard.turn(self.now_us())
+        let began_us = self.now_us();
+        let more = self.shard.turn(began_us)?;
+        self.shard.took(self.now_us() - began_us); // pongs are not late for the time that a turn takes
+        Ok(more)
     }
 
     /// The ring.
