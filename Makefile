@@ -82,6 +82,11 @@ bench-baseline: callgrind ## Count the benches' instructions anew as their basel
 bench-floor: build-tools ## Compare the CPU time of a delivery with the floor's (2 minutes; leave the machine alone)
 	$(CARGO) bench --locked --bench floor
 
+.PHONY: bench-profile
+bench-profile: build-tools ## Say where a gateway with 10,000 sockets spends its time (as root, a minute; leave the machine alone)
+	@tests/install perf:linux-perf addr2line:binutils
+	@CARGO=$(CARGO) $(PYTHON) benches/profile
+
 .PHONY: test-scale
 test-scale: build-tools ## Run the scale tests with their whole numbers, on the program as it is used
 	SPILLGATE_FULL=1 $(CARGO) test --release --locked --test scale
