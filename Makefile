@@ -67,12 +67,25 @@ fuzz: build-tools ## Fuzz each target for FUZZ_SECONDS (60); needs cargo-fuzz, a
 	done
 
 .PHONY: bench
-bench: build-tools ## Run the benches
-	$(CARGO) bench --locked
+bench: build-tools ## Time the parts, and delivery to 4,000 sockets
+	$(CARGO) bench --locked --bench parts --bench fanout
+
+.PHONY: bench-check
+bench-check: callgrind ## Fail where a bench executes over 5 % more instructions than its baseline
+	@CARGO=$(CARGO) $(PYTHON) benches/check
+
+.PHONY: bench-baseline
+bench-baseline: callgrind ## Count the benches' instructions anew as their baseline, benches/instructions.toml
+	@CARGO=$(CARGO) $(PYTHON) benches/check --write
 
 .PHONY: bench-floor
 bench-floor: build-tools ## Compare the CPU time of a delivery with the floor's (2 minutes; leave the machine alone)
 	$(CARGO) bench --locked --bench floor
+
+.PHONY: bench-profile
+bench-profile: build-tools ## Say where a gateway with 10,000 sockets spends its time (as root, a minute; leave the machine alone)
+	@tests/install perf:linux-perf addr2line:binutils
+	@CARGO=$(CARGO) $(PYTHON) benches/profile
 
 .PHONY: test-scale
 test-scale: build-tools ## Run the scale tests with their whole numbers, on the program as it is used
@@ -91,6 +104,15 @@ program: build-tools
 .PHONY: build-tools
 build-tools:
 	@tests/install $(BUILD_TOOLS) $$(test -e /usr/include/stdio.h || echo missing-headers:libc6-dev)
+
+# The runner must be of the version that the benches are built with.
+.PHONY: callgrind
+callgrind: build-tools
+	@tests/install valgrind:valgrind
+	@version=$$(sed -n '/^name = "gungraun"$$/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock); \
+	gungraun-runner --version 2>/dev/null | grep -qw "$$version" || { \
+	  echo "installing gungraun-runner $$version (cargo)"; \
+	  $(CARGO) install --quiet gungraun-runner --version "$$version" --locked; }
 
 .PHONY: net-tools
 net-tools:

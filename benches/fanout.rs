@@ -1,5 +1,5 @@
 //! Delivery, timed until it is drained: every SEND has completed and every client has read its update. The real shard
-//! over the real ring, beside the floor of the same sends without a shard; and what an update costs once, not per socket.
+//! over the real ring, beside the floor of the same sends without a shard.
 //!
 //! `cargo bench --bench fanout`. The bench thread has a core to itself, the clients are a process on the other.
 
@@ -12,6 +12,7 @@ mod gateway;
 
 #[allow(dead_code)]
 mod bare;
+#[allow(dead_code)] // what only the turns without a kernel need
 mod fed;
 
 use bare::Bare;
@@ -19,12 +20,7 @@ use criterion::{Criterion, Throughput};
 use crowd::payload::numbered;
 use crowd::{Crowd, Job};
 use fed::Fed;
-use spillgate::bus::{InboxLimits, InboxReceiver, InboxSender, ToShard, inbox};
-use spillgate::config::Limits;
-use spillgate::ids::ChannelRef;
-use spillgate::sys::{Doorbell, Mode};
 use spillgate::wire::envelope;
-use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -38,8 +34,6 @@ fn main() -> ExitCode {
         return code;
     }
     let mut criterion = Criterion::default().configure_from_args();
-    encoding(&mut criterion);
-    inbox_round_trip(&mut criterion);
     core_affinity::set_for_current(core_affinity::CoreId { id: SERVER_CORE });
     delivery(&mut criterion);
     criterion.final_summary();
@@ -52,8 +46,8 @@ fn delivery(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::from(SOCKETS))).sample_size(20);
     group.measurement_time(Duration::from_secs(10));
 
-    let mut fed = Fed::listen(SOCKETS).expect("a shard starts");
-    let mut crowd = start_crowd(fed.address);
+    let (mut fed, address) = Fed::listen(SOCKETS).expect("a shard starts");
+    let mut crowd = start_crowd(address);
     fed.accept(SOCKETS).expect("all are let in");
     let mut sent = 0;
     group.bench_function("shard", |bencher| {
@@ -92,34 +86,4 @@ fn drained(crowd: &mut Crowd, sent: &mut u64, updates: u64, mut deliver: impl Fn
     let took = began.elapsed();
     assert_eq!((report.updates_each, report.tally.torn), ((*sent, *sent), 0), "{report:?}");
     took
-}
-
-/// What the source pays once an update and face.
-fn encoding(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("encoding");
-    let payload = numbered(1, BYTES);
-    group.throughput(Throughput::Bytes(BYTES as u64));
-    group.bench_function("raw", |bencher| bencher.iter(|| envelope::raw_update(black_box(&payload))));
-    group.bench_function("json", |bencher| {
-        bencher.iter(|| envelope::json_update(black_box("scores"), 17, 1_763_770_000_123, black_box(&payload)));
-    });
-    group.finish();
-}
-
-/// What the source and a shard pay together once an update.
-fn inbox_round_trip(criterion: &mut Criterion) {
-    let bell = || Doorbell::new(Mode::NonBlocking).expect("a descriptor is free");
-    let limits = InboxLimits::of(&Limits::default());
-    let (mut sender, mut receiver): (InboxSender, InboxReceiver) = inbox(limits, bell(), bell());
-    let channel = ChannelRef { index: 0, generation: 0 };
-    let update = fed::raw_update(1, 0, &numbered(1, BYTES));
-    criterion.bench_function("inbox/round_trip", |bencher| {
-        bencher.iter(|| {
-            let offer = sender.offer(channel, std::sync::Arc::clone(&update));
-            sender.ring();
-            let message: Option<ToShard> = receiver.try_recv();
-            receiver.settle();
-            (offer, message)
-        });
-    });
 }

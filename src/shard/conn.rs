@@ -25,11 +25,21 @@ pub enum State {
     Closing,
 }
 
-/// See the module.
+/// See the module. What a delivery touches comes first, in one line of the cache: with hundreds of thousands of
+/// connections each first look at one is waited for.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct Conn {
+    /// What it is owed; none while it keeps up.
+    pub out: Option<Box<Outbox>>,
+    /// How far it may run ahead of what the client has read.
+    pub pace: Pace,
     /// Which of the slot's owners this is.
     pub generation: u32,
+    /// When something was last sent to the client.
+    pub spoke: Millis,
+    /// When a client that owes a pong, or that is behind, last took something.
+    pub progress: Millis,
     /// See [`State`].
     pub state: State,
     /// Requests at the ring that have yet to complete.
@@ -38,45 +48,38 @@ pub struct Conn {
     pub sending: bool,
     /// A POLLOUT is at the ring.
     pub awaiting_writable: bool,
+    /// It does not keep up: it is written to at the pace of its pongs.
+    pub behind: bool,
+    /// On the list of those to write to.
+    pub to_flush: bool,
     /// A RECV is at the ring.
     pub reading: bool,
     /// On the list of those to read from.
     pub to_read: bool,
-    /// On the list of those to write to.
-    pub to_flush: bool,
     /// The control lane is full: the client's commands are not read.
     pub paused: bool,
     /// The peer's side has ended, or the socket is in error.
     pub ended: bool,
     /// The heartbeat's ping has yet to be answered.
     pub pinged: bool,
-    /// It does not keep up: it is written to at the pace of its pongs.
-    pub behind: bool,
     /// Our direction is closed, or about to be.
     pub shut: bool,
     /// It leaves with an HTTP answer, which may be longer than a close frame.
     pub answered: bool,
     /// The slot's CLOSE has completed.
     pub closed: bool,
+    face: u8,
     /// When the state, or the wait for a pong, began.
     pub since: Millis,
     /// When the client last sent something.
     pub heard: Millis,
-    /// When something was last sent to the client.
-    pub spoke: Millis,
-    /// When a client that owes a pong, or that is behind, last took something.
-    pub progress: Millis,
-    /// How far it may run ahead of what the client has read.
-    pub pace: Pace,
     /// What it is subscribed to.
     pub subs: Subs,
     /// Bytes that wait for more bytes.
     pub kept: Kept,
-    /// What it is owed; none while it keeps up.
-    pub out: Option<Box<Outbox>>,
-    face: u8,
 }
 
+const _: () = assert!(std::mem::offset_of!(Conn, since) <= 64, "what a delivery touches lies in one line of the cache");
 const _: () = assert!(size_of::<Conn>() <= 128, "a connection grew: a million of them grow");
 
 /// What is kept of a client's bytes until there is more, or until it may go on.
