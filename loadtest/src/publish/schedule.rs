@@ -1,0 +1,202 @@
+//! What is due when: an open loop, which nothing that happens can slow down. Pure.
+
+use crate::scenario::{Phase, Publish, Scenario};
+
+/// An update that is due.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Due {
+    /// When, in nanoseconds.
+    pub due_ns: u64,
+    /// Where.
+    pub channel: u32,
+    /// About what.
+    pub key: u32,
+    /// Whether it is a goal.
+    pub goal: bool,
+    /// Number within its stream, from 1.
+    pub n: u32,
+    /// Bytes of its payload.
+    pub bytes: usize,
+}
+
+/// See the module.
+pub struct Schedule {
+    publish: Publish,
+    channels: u32,
+    /// Steps from one update's channel to the next one's: prime to the number of channels, and far.
+    stride: u32,
+    /// When the first is due, and when phases count from, in nanoseconds.
+    start_ns: u64,
+    measured_ns: u64,
+    /// When the next burst is due, in seconds after the start.
+    at_s: f64,
+    in_burst: u32,
+    updates: u64,
+    goals: u64,
+    /// Last number of each stream.
+    last: Vec<u32>,
+}
+
+impl Schedule {
+    /// The schedule of a scenario whose warm-up begins at a time.
+    pub fn new(scenario: &Scenario, start_ns: u64) -> Self {
+        let (publish, channels) = (scenario.publish.clone(), scenario.channels);
+        let streams = publish.keys + u32::from(publish.goal_every > 0);
+        Self {
+            channels,
+            stride: stride(channels),
+            start_ns,
+            measured_ns: start_ns + u64::from(scenario.warmup_seconds) * 1_000_000_000,
+            at_s: 0.0,
+            in_burst: 0,
+            updates: 0,
+            goals: 0,
+            last: vec![0; (channels * streams) as usize],
+            publish,
+        }
+    }
+
+    /// The next update.
+    pub fn next(&mut self) -> Due {
+        if self.in_burst == self.publish.burst {
+            (self.in_burst, self.at_s) = (0, self.after(self.at_s));
+        }
+        self.in_burst += 1;
+        let i = self.updates;
+        self.updates += 1;
+        let goal_every = u64::from(self.publish.goal_every);
+        let goal = goal_every > 0 && i % goal_every == goal_every - 1;
+        let (channel, key) = if goal {
+            self.goals += 1;
+            ((self.goals % u64::from(self.channels)) as u32, 0)
+        } else {
+            let step = i % u64::from(self.channels) * u64::from(self.stride);
+            (
+                (step % u64::from(self.channels)) as u32,
+                (i / u64::from(self.channels) % u64::from(self.publish.keys)) as u32,
+            )
+        };
+        let due_ns = self.start_ns + (self.at_s * 1e9) as u64;
+        let bytes = self.phase(self.at_s).and_then(|phase| phase.bytes).unwrap_or(self.publish.bytes);
+        let stream = self.stream(channel, key, goal);
+        Due { due_ns, channel, key, goal, n: self.last[stream] + 1, bytes }
+    }
+
+    /// The update that [`Schedule::next`] gave last is published.
+    pub fn count(&mut self, due: &Due) {
+        let stream = self.stream(due.channel, due.key, due.goal);
+        self.last[stream] = due.n;
+    }
+
+    /// Updates given and counted.
+    pub fn updates(&self) -> u64 {
+        self.last.iter().map(|n| u64::from(*n)).sum()
+    }
+
+    /// Last number of each stream, by channel and stream.
+    pub fn last(&self) -> &[u32] {
+        &self.last
+    }
+
+    fn stream(&self, channel: u32, key: u32, goal: bool) -> usize {
+        let streams = self.publish.keys + u32::from(self.publish.goal_every > 0);
+        (channel * streams + if goal { self.publish.keys } else { key }) as usize
+    }
+
+    /// The phase at a time, in seconds after the start.
+    fn phase(&self, at_s: f64) -> Option<&Phase> {
+        let measured_s = at_s - (self.measured_ns - self.start_ns) as f64 / 1e9;
+        let within = |phase: &&Phase| {
+            (f64::from(phase.at)..f64::from(phase.at) + f64::from(phase.seconds)).contains(&measured_s)
+        };
+        self.publish.phases.iter().find(within)
+    }
+
+    /// When the burst after one at a time is due.
+    fn after(&self, at_s: f64) -> f64 {
+        const NEVER_S: f64 = 1e9;
+        let rate = |at_s| self.phase(at_s).and_then(|phase| phase.rate).unwrap_or(self.publish.rate);
+        match rate(at_s) {
+            rate if rate > 0.0 => at_s + f64::from(self.publish.burst) / rate,
+            _ => {
+                // Silence ends with its phase, or begins one that is not silent.
+                let warmup_s = (self.measured_ns - self.start_ns) as f64 / 1e9;
+                let edges = self.publish.phases.iter().flat_map(|phase| [phase.at, phase.at + phase.seconds]);
+                let edges =
+                    edges.map(|edge| warmup_s + f64::from(edge)).filter(|edge| *edge > at_s && rate(*edge) > 0.0);
+                edges.fold(NEVER_S, f64::min)
+            }
+        }
+    }
+}
+
+fn stride(channels: u32) -> u32 {
+    let gcd = |mut a: u32, mut b: u32| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let golden = (f64::from(channels) * 0.618) as u32;
+    (golden..=channels).find(|stride| *stride > 0 && gcd(*stride, channels) == 1).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(text: &str) -> Scenario {
+        let head = "name = \"x\"\nabout = \"x\"\nsockets = 1\nseconds = 60\nwarmup_seconds = 1\n";
+        toml::from_str(&format!("{head}{text}")).expect("it is a scenario")
+    }
+
+    fn take(schedule: &mut Schedule, count: usize) -> Vec<Due> {
+        let one = |_| {
+            let due = schedule.next();
+            schedule.count(&due);
+            due
+        };
+        (0..count).map(one).collect()
+    }
+
+    #[test]
+    fn every_channel_and_key_has_its_turn_and_its_own_numbers() {
+        let scenario = scenario("channels = 10\n[publish]\nrate = 1000\nbytes = 300\nkeys = 3\n");
+        let due = take(&mut Schedule::new(&scenario, 5_000_000_000), 60);
+        assert_eq!((due[0].due_ns, due[59].due_ns), (5_000_000_000, 5_059_000_000));
+        for channel in 0..10 {
+            for key in 0..3 {
+                let numbers: Vec<_> =
+                    due.iter().filter(|d| (d.channel, d.key) == (channel, key)).map(|d| d.n).collect();
+                assert_eq!(numbers, [1, 2], "channel {channel}, key {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn phases_change_rate_and_size_and_goals_have_numbers_of_their_own() {
+        let scenario = scenario(
+            "[publish]\nrate = 10\nbytes = 300\ngoal_every = 5\n[[publish.phase]]\nat = 0\nseconds = 1\nrate = 0\n\
+             [[publish.phase]]\nat = 1\nseconds = 1\nrate = 100\nbytes = 20000\n",
+        );
+        let mut schedule = Schedule::new(&scenario, 0);
+        let due = take(&mut schedule, 130);
+        let between = |from: f64, to: f64| {
+            due.iter().filter(|d| (from..to).contains(&(d.due_ns as f64 / 1e9))).map(|d| d.bytes).collect::<Vec<_>>()
+        };
+        assert_eq!((between(0.0, 0.999).len(), between(1.001, 1.999).len()), (10, 0));
+        let spike = between(1.9999, 2.9999);
+        assert!(spike.len().abs_diff(100) <= 1 && spike.iter().all(|bytes| *bytes == 20_000), "{}", spike.len());
+        let goals: Vec<_> = due.iter().filter(|d| d.goal).map(|d| d.n).collect();
+        assert_eq!(goals, (1..=26).collect::<Vec<_>>());
+        assert_eq!((schedule.last(), schedule.updates()), (&[104, 26][..], 130));
+    }
+
+    #[test]
+    fn a_burst_is_due_at_one_moment() {
+        let scenario = scenario("[publish]\nrate = 50\nburst = 50\nbytes = 300\n");
+        let due = take(&mut Schedule::new(&scenario, 0), 101);
+        assert!(due[..50].iter().all(|d| d.due_ns == 0) && due[50..100].iter().all(|d| d.due_ns == 1_000_000_000));
+        assert_eq!(due[100].due_ns, 2_000_000_000);
+    }
+}
