@@ -1,12 +1,13 @@
 //! What each command does.
 
-use crate::cli::{Command, Common, PublishBy, RunArgs};
+use crate::cli::{Command, Common, CompareArgs, PublishBy, RunArgs};
+use crate::compare;
 use crate::report;
-use crate::run::{Cores, run};
+use crate::run::{Cores, Measured, run};
 use crate::scenario::{self, Scenario, show};
 use crate::sysctl::Sysctls;
-use crate::target::{RedisServer, Where, start_gateway};
-use crate::{engine, sys};
+use crate::target::{RedisServer, Where, start_floor, start_gateway};
+use crate::{bare, engine, sys};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,9 @@ pub fn obey(command: Command) -> anyhow::Result<bool> {
         Command::List => list(),
         Command::Run(arguments) => run_against_spillgate(&arguments),
         Command::Engine { namespace } => engine::run(namespace).map(|()| true),
-        Command::Floor(_) | Command::Bare | Command::Compare(_) => bail!("not here yet"),
+        Command::Floor(common) => run_floor(&common),
+        Command::Bare => bare::serve().map(|()| true),
+        Command::Compare(arguments) => compare(&arguments),
     }
 }
 
@@ -53,16 +56,65 @@ fn run_against_spillgate(arguments: &RunArgs) -> anyhow::Result<bool> {
         None => Where::Ours(arguments.bin.clone()),
     };
     let mut target = start_gateway(&scenario, &place, redis.as_deref(), &cores.server, &work.path)?;
-    let measured = run(&scenario, &mut target, &cores, &interrupted)?;
+    let mut measured = run(&scenario, &mut target, &cores, &interrupted)?;
     // So many sockets are taken down soonest all at once.
     target.running.iter_mut().for_each(|running| running.gently = scenario.sockets < 50_000);
     drop(target);
+    let floor = if arguments.with_floor || scenario.expect.wants_floor() {
+        Some(measure_floor(&scenario, &cores, &interrupted)?)
+    } else {
+        None
+    };
+    measured.outcome.floor_ratio = floor
+        .as_ref()
+        .and_then(|floor| Some(measured.outcome.cpu_us_per_delivery? / floor.outcome.cpu_us_per_delivery?));
     let unmet = scenario.expect.check(&measured.outcome);
-    report::print(&measured, None, &unmet);
-    for file in report::write(&measured, None, &unmet, &out)? {
+    report::print(&measured, floor.as_ref(), &unmet);
+    for file in report::write(&measured, floor.as_ref(), &unmet, &out)? {
         println!("{}", file.display());
     }
     Ok(unmet.is_empty())
+}
+
+fn run_floor(common: &Common) -> anyhow::Result<bool> {
+    let scenario = chosen(common)?;
+    let out = out_directory(common, &scenario)?;
+    let interrupted = interrupts()?;
+    let cores = Cores::divide(1);
+    let _sysctls = Sysctls::raise(scenario.sockets);
+    let measured = measure_floor(&scenario, &cores, &interrupted)?;
+    report::print(&measured, None, &[]);
+    for file in report::write(&measured, None, &[], &out)? {
+        println!("{}", file.display());
+    }
+    Ok(true)
+}
+
+/// The same bytes to as many sockets by a bare loop, on one core.
+fn measure_floor(scenario: &Scenario, cores: &Cores, interrupted: &AtomicBool) -> anyhow::Result<Measured> {
+    let fast = Scenario { kinds: Default::default(), events: Vec::new(), churn_per_second: 0.0, ..scenario.clone() };
+    if fast.channels_per_socket > 1 || fast.face != Default::default() {
+        bail!("the floor has the raw face only: {} cannot be run against it", scenario.name);
+    }
+    let mut target = start_floor(&fast, &cores.server[..cores.server.len().min(1)])?;
+    run(&fast, &mut target, cores, interrupted)
+}
+
+fn compare(arguments: &CompareArgs) -> anyhow::Result<bool> {
+    let scenario = chosen(&arguments.common)?;
+    let out = match &arguments.common.out {
+        Some(_) => out_directory(&arguments.common, &scenario)?,
+        None => {
+            let out = Some(PathBuf::from(format!("spillgate-load-compare-{}", scenario.name)));
+            out_directory(&Common { out, ..arguments.common.clone() }, &scenario)?
+        }
+    };
+    let interrupted = interrupts()?;
+    let cores = Cores::divide(scenario.shards);
+    let _sysctls = Sysctls::raise(scenario.sockets);
+    let work = WorkDirectory::new(true, &out)?;
+    let place = compare::Place { peers: &arguments.peers, bin: arguments.bin.clone(), out: &out, work: &work.path };
+    compare::compare(&scenario, &arguments.peer, &place, &cores, &interrupted)
 }
 
 /// The scenario with its overrides.

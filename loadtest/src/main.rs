@@ -4,11 +4,11 @@
 //! schedule, looks at everyone once a second, and judges. Clients are connections in io_uring with direct descriptors.
 
 #![deny(unsafe_code)]
-#![warn(unreachable_pub, missing_debug_implementations)]
-#![allow(missing_debug_implementations, reason = "children and rings have nothing to show")]
 
+mod bare;
 mod cli;
 mod command;
+mod compare;
 mod engine;
 mod face;
 mod fleet;

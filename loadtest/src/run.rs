@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::publish::{Published, Publisher};
 use crate::scenario::{Deed, Happening, Outcome, Scenario};
 use crate::tally::Tally;
-use crate::target::Target;
+use crate::target::{Feed, Target};
 use anyhow::{Context, bail};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -117,11 +117,15 @@ pub fn run(
     stage.fleet.order(&What::Begin)?;
     let connected = stage.watch.sample(Some(stage.fleet), true);
 
-    let publisher = match &stage.target.via {
-        Some(via) => Publisher::start(scenario, via)?,
-        None => bail!("the floor publishes itself: run it with `spillgate-load floor`"),
+    let mut publisher = match &mut stage.target.feed {
+        Feed::Publish(via) => Some(Publisher::start(scenario, via)?),
+        Feed::Itself(floor) => {
+            floor.begin()?;
+            None
+        }
     };
-    stage.publish(Duration::from_secs(scenario.warmup_seconds.into()), "warm-up", &publisher, &mut |_, _| Ok(()))?;
+    let warmup = Duration::from_secs(scenario.warmup_seconds.into());
+    stage.publish(warmup, "warm-up", publisher.as_ref(), &mut |_, _| Ok(()))?;
     stage.fleet.order(&What::Measure)?;
     let measured_from = stage.watch.sample(Some(stage.fleet), false);
     let mut events: Vec<Happening> = scenario.events.clone();
@@ -150,8 +154,13 @@ pub fn run(
         }
         Ok(())
     };
-    stage.publish(Duration::from_secs(scenario.seconds.into()), "measuring", &publisher, &mut happen)?;
-    let Published { updates, last, late_max_us } = publisher.stop()?;
+    stage.publish(Duration::from_secs(scenario.seconds.into()), "measuring", publisher.as_ref(), &mut happen)?;
+    let Published { updates, last, late_max_us } = match (publisher.take(), &mut stage.target.feed) {
+        (Some(publisher), _) => publisher.stop()?,
+        (None, Feed::Itself(floor)) => floor.stop()?,
+        (None, Feed::Publish(_)) => Published::default(),
+    };
+
     let ended = stage.watch.sample(Some(stage.fleet), true);
     stage.rest(Duration::from_secs(scenario.drain_seconds.into()))?;
     stage.fleet.order(&What::Finish(last))?;
@@ -199,7 +208,8 @@ fn jobs(scenario: &Scenario, target: &Target, cores: &Cores) -> Vec<(Job, Vec<us
             target: target.address,
             loopback_sources: target.address.ip().is_loopback(),
             path: target.path.clone(),
-            face: scenario.face,
+            face: target.face.unwrap_or(scenario.face),
+            hello: target.hello.clone(),
             channel_prefix: scenario.channel_prefix.clone(),
             channels: scenario.channels,
             channels_per_socket: scenario.channels_per_socket,
@@ -309,21 +319,21 @@ impl Stage<'_> {
         &mut self,
         time: Duration,
         what: &str,
-        publisher: &Publisher,
+        publisher: Option<&Publisher>,
         happen: &mut dyn FnMut(&mut Self, Duration) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let began = Instant::now();
         while began.elapsed() < time {
             self.tick()?;
             happen(self, began.elapsed())?;
-            if publisher.has_ended() {
+            if publisher.is_some_and(Publisher::has_ended) {
                 return Err(anyhow::anyhow!("the publisher has ended before its time")).context("publishing failed");
             }
             let seen = self.fleet.seen();
             let text = format!(
                 "{} open, {} published, {} received, p50 {:.1} ms, p99 {:.1} ms",
                 seen.open,
-                publisher.updates(),
+                publisher.map_or(0, Publisher::updates),
                 seen.received,
                 seen.p50_us as f64 / 1000.0,
                 seen.p99_us as f64 / 1000.0

@@ -239,7 +239,7 @@ impl Client {
         let Some((frame, taken)) = frame::frame(bytes)? else { return Ok(None) };
         match frame {
             Frame::Message(message) => match reading.face.read(message) {
-                Message::Update(payload) => self.take_update(Payload::read(payload).ok_or(Torn)?, reading)?,
+                Message::Update(payload) => self.take_update(Payload::read(&payload).ok_or(Torn)?, reading)?,
                 Message::Notice => {}
                 Message::Wrong => reading.tally.wrong += 1,
             },

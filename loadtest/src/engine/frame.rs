@@ -100,6 +100,20 @@ pub fn control(opcode: u8, payload: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(payload);
 }
 
+/// A masked text frame (the mask is zeroes). Errors: over 65,535 bytes, which no client here sends.
+pub fn text(payload: &str) -> Option<Vec<u8>> {
+    let (len, mut frame) = (u16::try_from(payload.len()).ok()?, vec![0x81]);
+    if len <= 125 {
+        frame.push(0x80 | len as u8);
+    } else {
+        frame.push(0x80 | 126);
+        frame.extend_from_slice(&len.to_be_bytes());
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload.as_bytes());
+    Some(frame)
+}
+
 /// The code and the `retry_ms` of a close frame's payload.
 pub fn close_reason(payload: &[u8]) -> (u16, Option<u32>) {
     let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));

@@ -93,6 +93,8 @@ pub struct Job {
     pub path: Option<String>,
     /// How messages are read.
     pub face: FaceName,
+    /// A text message that every client sends first, with `{channel}`.
+    pub hello: Option<String>,
     /// The start of every channel's name.
     pub channel_prefix: String,
     /// Number of channels.

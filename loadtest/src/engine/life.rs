@@ -1,7 +1,7 @@
 //! A client's life: how it connects, pauses, ends and comes back.
 
 use super::client::{Phase, flag};
-use super::frame::request;
+use super::frame::{request, text};
 use super::job::Kind;
 use super::swarm::Swarm;
 use super::timers::Action;
@@ -81,8 +81,12 @@ impl Swarm {
         self.tally.kinds[client.kind as usize].open += 1;
         self.tally.handshake_us.record(now_ms.saturating_sub(client.since_ms.into()) * 1000);
         client.set(flag::LATE, self.begun);
-        let generation = client.generation;
-        match client.kind {
+        let (generation, channel) = (client.generation, client.channel);
+        let name = format!("{}{channel}", self.job.channel_prefix);
+        if let Some(hello) = self.job.hello.as_ref().and_then(|hello| text(&hello.replace("{channel}", &name))) {
+            self.send(at, &hello);
+        }
+        match self.clients[at as usize].kind {
             // Each at a moment of its own within its first period.
             Kind::Phone => {
                 let awake = u64::from(fastrand::u32(0..=self.job.phone_awake_ms));

@@ -7,7 +7,7 @@ mod life;
 mod swarm;
 mod timers;
 
-pub use frame::{ACCEPT, request};
+pub use frame::ACCEPT;
 pub use job::{Job, Kind, Mix, Order, What};
 
 use anyhow::Context;

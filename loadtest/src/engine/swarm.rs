@@ -16,6 +16,8 @@ use std::time::Duration;
 /// Slots of a ring's table: what RLIMIT_NOFILE allows, but not so many that one fan-out overflows the completion queue.
 const TABLE_MAX: u32 = 19_000;
 const REPORT_EVERY_MS: u64 = 1000;
+/// While clients connect.
+const CONNECTING_EVERY_MS: u64 = 100;
 
 /// See the module.
 pub struct Swarm {
@@ -120,7 +122,8 @@ impl Swarm {
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
             }
-            if self.now_ms() >= self.reported_ms + REPORT_EVERY_MS {
+            let every_ms = if self.begun { REPORT_EVERY_MS } else { CONNECTING_EVERY_MS };
+            if self.now_ms() >= self.reported_ms + every_ms {
                 self.reported_ms = self.now_ms();
                 self.report(0, false)?;
             }

@@ -23,7 +23,7 @@ impl Face for Json {
             let at = rest.windows(DATA.len()).position(|window| window == DATA)?;
             Some(&rest[at + DATA.len()..])
         };
-        data().map_or(Message::Wrong, Message::Update)
+        data().map_or(Message::Wrong, |data| Message::Update(data.into()))
     }
 
     fn channels_max(&self) -> u32 {
@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn the_payload_is_found_in_its_envelope() {
         let update = br#"{"channel":"a","seq":18,"ts":1763770000123,"data":{"n":1}}"#;
-        assert_eq!(Json.read(update), Message::Update(br#"{"n":1}"#));
+        assert_eq!(Json.read(update), Message::Update(br#"{"n":1}"#.into()));
         assert_eq!(Json.read(br#"{"subscribed":"a","epoch":"x","seq":17}"#), Message::Notice);
         assert_eq!(Json.read(br#"{"error":{"code":"bad_channel"}}"#), Message::Wrong);
     }

@@ -1,16 +1,19 @@
 //! The ways in which a client asks for channels and gets updates. A face is one small file: a request line, and where in
 //! a message the payload is.
 
+mod centrifugo;
 mod json;
+mod pusher;
 mod raw;
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// What a message means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     /// An update: its payload.
-    Update(&'a [u8]),
+    Update(Cow<'a, [u8]>),
     /// An answer or a notice, which carries no update.
     Notice,
     /// Nothing that this face may send.
@@ -36,6 +39,10 @@ pub enum FaceName {
     Raw,
     /// `GET /ws?channels=a,b`: envelopes.
     Json,
+    /// The Pusher protocol, of peers.
+    Pusher,
+    /// Centrifugo's unidirectional WebSocket, of peers.
+    Centrifugo,
 }
 
 impl FaceName {
@@ -44,6 +51,8 @@ impl FaceName {
         match self {
             Self::Raw => &raw::Raw,
             Self::Json => &json::Json,
+            Self::Pusher => &pusher::Pusher,
+            Self::Centrifugo => &centrifugo::Centrifugo,
         }
     }
 }

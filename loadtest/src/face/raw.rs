@@ -11,7 +11,7 @@ impl Face for Raw {
     }
 
     fn read<'a>(&self, message: &'a [u8]) -> Message<'a> {
-        Message::Update(message)
+        Message::Update(message.into())
     }
 
     fn channels_max(&self) -> u32 {

@@ -11,6 +11,7 @@ use crate::payload::Payload;
 use crate::scenario::Scenario;
 use crate::sys::now_ns;
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
@@ -37,7 +38,7 @@ trait Outlet: Send {
 }
 
 /// What was published.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Published {
     /// Updates.
     pub updates: u64,
@@ -106,16 +107,16 @@ impl Drop for Publisher {
 
 fn run(mut schedule: Schedule, outlet: &mut dyn Outlet, prefix: &str, shared: &Shared) -> anyhow::Result<Published> {
     let (mut late_max_us, mut batch) = (0, Vec::new());
-    let mut next = schedule.next();
     while !shared.stop.load(Ordering::Relaxed) {
         let now = now_ns();
+        let mut next = schedule.peek();
         while next.due_ns <= now && batch.len() < BATCH {
             late_max_us = late_max_us.max((now - next.due_ns) / 1000);
             let mut payload = Vec::with_capacity(next.bytes);
             next.payload().write(next.bytes, &mut payload);
-            schedule.count(&next);
+            schedule.take(&next);
             batch.push((format!("{prefix}{}", next.channel), payload));
-            next = schedule.next();
+            next = schedule.peek();
         }
         if batch.is_empty() {
             sleep(Duration::from_nanos(next.due_ns - now).min(NAP));

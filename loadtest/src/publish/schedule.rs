@@ -32,7 +32,6 @@ pub struct Schedule {
     at_s: f64,
     in_burst: u32,
     updates: u64,
-    goals: u64,
     /// Last number of each stream.
     last: Vec<u32>,
 }
@@ -50,47 +49,41 @@ impl Schedule {
             at_s: 0.0,
             in_burst: 0,
             updates: 0,
-            goals: 0,
             last: vec![0; (channels * streams) as usize],
             publish,
         }
     }
 
-    /// The next update.
-    pub fn next(&mut self) -> Due {
-        if self.in_burst == self.publish.burst {
-            (self.in_burst, self.at_s) = (0, self.after(self.at_s));
-        }
-        self.in_burst += 1;
+    /// The next update; the same until it is taken.
+    pub fn peek(&self) -> Due {
+        let (channels, keys, goal_every) =
+            (u64::from(self.channels), u64::from(self.publish.keys), u64::from(self.publish.goal_every));
         let i = self.updates;
-        self.updates += 1;
-        let goal_every = u64::from(self.publish.goal_every);
         let goal = goal_every > 0 && i % goal_every == goal_every - 1;
         let (channel, key) = if goal {
-            self.goals += 1;
-            ((self.goals % u64::from(self.channels)) as u32, 0)
+            ((i / goal_every % channels) as u32, 0)
         } else {
-            let step = i % u64::from(self.channels) * u64::from(self.stride);
-            (
-                (step % u64::from(self.channels)) as u32,
-                (i / u64::from(self.channels) % u64::from(self.publish.keys)) as u32,
-            )
+            ((i % channels * u64::from(self.stride) % channels) as u32, (i / channels % keys) as u32)
         };
         let due_ns = self.start_ns + (self.at_s * 1e9) as u64;
         let bytes = self.phase(self.at_s).and_then(|phase| phase.bytes).unwrap_or(self.publish.bytes);
-        let stream = self.stream(channel, key, goal);
-        Due { due_ns, channel, key, goal, n: self.last[stream] + 1, bytes }
+        Due { due_ns, channel, key, goal, n: self.last[self.stream(channel, key, goal)] + 1, bytes }
     }
 
-    /// The update that [`Schedule::next`] gave last is published.
-    pub fn count(&mut self, due: &Due) {
+    /// The update that [`Schedule::peek`] gave is published; the one after is next.
+    pub fn take(&mut self, due: &Due) {
         let stream = self.stream(due.channel, due.key, due.goal);
         self.last[stream] = due.n;
+        self.updates += 1;
+        self.in_burst += 1;
+        if self.in_burst == self.publish.burst {
+            (self.in_burst, self.at_s) = (0, self.after(self.at_s));
+        }
     }
 
-    /// Updates given and counted.
+    /// Updates taken.
     pub fn updates(&self) -> u64 {
-        self.last.iter().map(|n| u64::from(*n)).sum()
+        self.updates
     }
 
     /// Last number of each stream, by channel and stream.
@@ -152,8 +145,8 @@ mod tests {
 
     fn take(schedule: &mut Schedule, count: usize) -> Vec<Due> {
         let one = |_| {
-            let due = schedule.next();
-            schedule.count(&due);
+            let due = schedule.peek();
+            schedule.take(&due);
             due
         };
         (0..count).map(one).collect()

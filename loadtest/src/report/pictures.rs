@@ -49,7 +49,8 @@ pub fn latencies(run: &Measured, directory: &Path) -> anyhow::Result<Vec<PathBuf
         .collect();
     let percentile = |nines: &f64| match *nines {
         n if n < 0.05 => "0".to_owned(),
-        n => format!("p{}", (100.0 - 10f64.powf(2.0 - n)) as f32),
+        n if (n - n.round()).abs() < 0.01 => format!("p{}", (100.0 - 10f64.powf(2.0 - n.round())) as f32),
+        _ => String::new(),
     };
     let mut files = Vec::new();
     if !percentiles.is_empty() {
