@@ -44,6 +44,9 @@ pub enum Command {
         #[arg(long)]
         namespace: bool,
     },
+    /// A delay line between two network namespaces; what it is comes on stdin.
+    #[command(hide = true)]
+    Line,
     /// The floor's own process; its scenario comes on stdin.
     #[command(hide = true)]
     Bare,

@@ -7,7 +7,7 @@ use crate::run::{Cores, Measured, run};
 use crate::scenario::{self, Scenario, show};
 use crate::sysctl::Sysctls;
 use crate::target::{RedisServer, Where, start_floor, start_gateway};
-use crate::{bare, engine, sys};
+use crate::{bare, engine, line, sys};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub fn obey(command: Command) -> anyhow::Result<bool> {
         Command::Run(arguments) => run_against_spillgate(&arguments),
         Command::Engine { namespace } => engine::run(namespace).map(|()| true),
         Command::Floor(common) => run_floor(&common),
+        Command::Line => line::serve().map(|()| true),
         Command::Bare => bare::serve().map(|()| true),
         Command::Compare(arguments) => compare(&arguments),
     }

@@ -6,7 +6,7 @@ use crate::sys;
 use crate::tally::{Report, Tally};
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,23 +64,23 @@ impl Fleet {
         for (job, cores) in jobs {
             let mut command = Command::new(&program);
             command.arg("engine").stdin(Stdio::piped()).stdout(Stdio::piped());
-            let child = sys::spawn(&mut command, cores).context("cannot start a process of clients")?;
-            fleet.take(child, job)?;
+            let mut child = sys::spawn(&mut command, cores).context("cannot start a process of clients")?;
+            let stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);
+            fleet.take(child, stdout, job)?;
         }
         Ok(fleet)
     }
 
-    /// Takes in a process that waits for its job.
+    /// Takes in a process that waits for its job, and its stdout.
     ///
     /// # Errors
     /// It has ended.
-    pub fn take(&mut self, mut child: Child, job: &Job) -> anyhow::Result<()> {
+    pub fn take(&mut self, mut child: Child, stdout: BufReader<ChildStdout>, job: &Job) -> anyhow::Result<()> {
         let mut stdin = child.stdin.take().context("stdin is piped")?;
-        let stdout = child.stdout.take().context("stdout is piped")?;
         stdin.write_all((serde_json::to_string(job)? + "\n").as_bytes()).context("a process of clients has ended")?;
         let heard = Arc::new(Mutex::new(Heard::default()));
         let hears = Arc::clone(&heard);
-        std::thread::spawn(move || hear(BufReader::new(stdout), &hears));
+        std::thread::spawn(move || hear(stdout, &hears));
         self.engines.push(Engine { child, stdin: Some(stdin), heard });
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod apart;
 mod bare;
 mod cli;
 mod command;
@@ -14,6 +15,7 @@ mod face;
 mod fleet;
 mod http;
 mod judge;
+mod line;
 mod measure;
 mod payload;
 mod progress;

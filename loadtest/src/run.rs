@@ -1,5 +1,6 @@
 //! One scenario against one server: connect, publish, measure, judge.
 
+use crate::apart::Apart;
 use crate::engine::{Job, Kind, What};
 use crate::fleet::{Fleet, Seen};
 use crate::http::Http;
@@ -109,7 +110,10 @@ pub fn run(
     let progress = Progress::new(&target.name);
     let mut watch = Watch { pid: target.pid, admin: target.admin.map(Http::new), began, samples: Vec::new() };
     let empty = watch.sample(None, true);
-    let mut fleet = Fleet::start(&jobs(scenario, target, cores))?;
+    let jobs = jobs(scenario, target, cores);
+    let mut fleet = Fleet::start(&jobs)?;
+    let (job, _) = jobs.first().context("there is a process of clients")?;
+    let mut apart = Apart::start(scenario, job, cores, &mut fleet)?;
     let mut stage = Stage { fleet: &mut fleet, watch: &mut watch, target, progress: &progress, interrupted };
     stage.connect(scenario.sockets)?;
     let connect_s = began.elapsed().as_secs_f64();
@@ -141,7 +145,7 @@ pub fn run(
                     stage.fleet.order(&What::Herd(event.fraction))?;
                 }
                 Deed::Resume => stage.fleet.order(&What::Resume)?,
-                Deed::Vanish => bail!("vanishing clients are not to be had here"),
+                Deed::Vanish => apart.vanish()?,
             }
             events.remove(0);
         }
@@ -196,11 +200,12 @@ fn jobs(scenario: &Scenario, target: &Target, cores: &Cores) -> Vec<(Job, Vec<us
     } else {
         cores.clients.iter().map(|core| vec![*core]).collect()
     };
-    let processes = (places.len() as u64).min(scenario.sockets).max(1);
+    let sockets = scenario.sockets - Kind::ALL.map(|kind| scenario.remote(kind)).iter().sum::<u64>();
+    let processes = (places.len() as u64).min(sockets).max(1);
     let behaviour = &scenario.behaviour;
     let ms = |seconds: f64| (seconds * 1000.0).clamp(1.0, 1e9) as u32;
     let job = |engine: u64| {
-        let (first, end) = (scenario.sockets * engine / processes, scenario.sockets * (engine + 1) / processes);
+        let (first, end) = (sockets * engine / processes, sockets * (engine + 1) / processes);
         Job {
             engine: engine as u32,
             first,
@@ -347,8 +352,9 @@ impl Stage<'_> {
 /// How many clients of each kind there are.
 pub fn population(scenario: &Scenario) -> BTreeMap<&'static str, u64> {
     let mix = scenario.mix();
-    let mut all = BTreeMap::new();
-    for i in 0..scenario.sockets {
+    let remote = Kind::ALL.map(|kind| scenario.remote(kind));
+    let mut all: BTreeMap<_, _> = Kind::ALL.iter().zip(remote).map(|(kind, count)| (kind.name(), count)).collect();
+    for i in 0..scenario.sockets - remote.iter().sum::<u64>() {
         *all.entry(mix.kind(i).name()).or_default() += 1;
     }
     all.retain(|name, count| *count > 0 || *name == Kind::Fast.name());

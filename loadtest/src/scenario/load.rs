@@ -15,6 +15,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("channels.toml", include_str!("../../scenarios/channels.toml")),
     ("burst.toml", include_str!("../../scenarios/burst.toml")),
     ("spike.toml", include_str!("../../scenarios/spike.toml")),
+    ("lines.toml", include_str!("../../scenarios/lines.toml")),
     ("soak.toml", include_str!("../../scenarios/soak.toml")),
     ("million.toml", include_str!("../../scenarios/million.toml")),
     ("two-million.toml", include_str!("../../scenarios/two-million.toml")),

@@ -7,6 +7,7 @@ mod load;
 pub use expect::{Expect, Outcome, Unmet, show};
 pub use load::{builtin, load};
 
+use crate::apart::SOCKETS_MAX;
 use crate::engine::{Kind, Mix};
 use crate::face::FaceName;
 use crate::payload::BYTES_MIN;
@@ -209,6 +210,9 @@ impl Scenario {
         }
         if self.kinds.values().any(|part| !(0.0..=1.0).contains(part)) || parts > 1.0 + 1e-9 {
             return wrong("kinds: each is a fraction from 0 to 1, and together they are at most 1".to_owned());
+        }
+        if let Some(kind) = Kind::ALL.into_iter().find(|kind| self.remote(*kind) > SOCKETS_MAX) {
+            return wrong(format!("kinds.{}: at most {SOCKETS_MAX} sockets can be in such a network", kind.name()));
         }
         if let Some(bytes) = bytes.into_iter().find(|bytes| !(BYTES_MIN..=1 << 20).contains(bytes)) {
             return wrong(format!("publish.bytes = {bytes}: set it to {BYTES_MIN} to 1,048,576"));
