@@ -32,7 +32,7 @@ pub fn obey(command: Command) -> anyhow::Result<bool> {
 fn list() -> anyhow::Result<bool> {
     let rows = scenario::builtin()?.into_iter().map(|scenario| {
         let sockets = show(scenario.sockets as f64);
-        vec![scenario.name, sockets, format!("{} s", scenario.seconds), format!(" {}", scenario.about)]
+        vec![scenario.name, sockets, format!("{} s", scenario.seconds), scenario.about]
     });
     report::print_columns(&rows.collect::<Vec<_>>());
     Ok(true)

@@ -2,6 +2,10 @@
 
 use crate::scenario::{Phase, Publish, Scenario};
 
+const SECOND_NS: u64 = 1_000_000_000;
+/// Some thirty years.
+const NEVER_NS: u64 = 1_000_000_000 * SECOND_NS;
+
 /// An update that is due.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Due {
@@ -28,8 +32,8 @@ pub struct Schedule {
     /// When the first is due, and when phases count from, in nanoseconds.
     start_ns: u64,
     measured_ns: u64,
-    /// When the next burst is due, in seconds after the start.
-    at_s: f64,
+    /// When the next burst is due, in nanoseconds after the start.
+    at_ns: u64,
     in_burst: u32,
     updates: u64,
     /// Last number of each stream.
@@ -45,8 +49,8 @@ impl Schedule {
             channels,
             stride: stride(channels),
             start_ns,
-            measured_ns: start_ns + u64::from(scenario.warmup_seconds) * 1_000_000_000,
-            at_s: 0.0,
+            measured_ns: start_ns + u64::from(scenario.warmup_seconds) * SECOND_NS,
+            at_ns: 0,
             in_burst: 0,
             updates: 0,
             last: vec![0; (channels * streams) as usize],
@@ -65,8 +69,8 @@ impl Schedule {
         } else {
             ((i % channels * u64::from(self.stride) % channels) as u32, (i / channels % keys) as u32)
         };
-        let due_ns = self.start_ns + (self.at_s * 1e9) as u64;
-        let bytes = self.phase(self.at_s).and_then(|phase| phase.bytes).unwrap_or(self.publish.bytes);
+        let due_ns = self.start_ns + self.at_ns;
+        let bytes = self.phase(self.at_ns).and_then(|phase| phase.bytes).unwrap_or(self.publish.bytes);
         Due { due_ns, channel, key, goal, n: self.last[self.stream(channel, key, goal)] + 1, bytes }
     }
 
@@ -77,7 +81,7 @@ impl Schedule {
         self.updates += 1;
         self.in_burst += 1;
         if self.in_burst == self.publish.burst {
-            (self.in_burst, self.at_s) = (0, self.after(self.at_s));
+            (self.in_burst, self.at_ns) = (0, self.after(self.at_ns));
         }
     }
 
@@ -96,28 +100,30 @@ impl Schedule {
         (channel * streams + if goal { self.publish.keys } else { key }) as usize
     }
 
-    /// The phase at a time, in seconds after the start.
-    fn phase(&self, at_s: f64) -> Option<&Phase> {
-        let measured_s = at_s - (self.measured_ns - self.start_ns) as f64 / 1e9;
+    /// The phase at a time, in nanoseconds after the start.
+    fn phase(&self, at_ns: u64) -> Option<&Phase> {
         let within = |phase: &&Phase| {
-            (f64::from(phase.at)..f64::from(phase.at) + f64::from(phase.seconds)).contains(&measured_s)
+            let from_ns = self.edge_ns(phase.at);
+            (from_ns..from_ns + u64::from(phase.seconds) * SECOND_NS).contains(&at_ns)
         };
         self.publish.phases.iter().find(within)
     }
 
+    /// A second of the measured time, in nanoseconds after the start.
+    fn edge_ns(&self, at_s: u32) -> u64 {
+        self.measured_ns - self.start_ns + u64::from(at_s) * SECOND_NS
+    }
+
     /// When the burst after one at a time is due.
-    fn after(&self, at_s: f64) -> f64 {
-        const NEVER_S: f64 = 1e9;
-        let rate = |at_s| self.phase(at_s).and_then(|phase| phase.rate).unwrap_or(self.publish.rate);
-        match rate(at_s) {
-            rate if rate > 0.0 => at_s + f64::from(self.publish.burst) / rate,
+    fn after(&self, at_ns: u64) -> u64 {
+        let rate = |at_ns| self.phase(at_ns).and_then(|phase| phase.rate).unwrap_or(self.publish.rate);
+        match rate(at_ns) {
+            rate if rate > 0.0 => at_ns + (f64::from(self.publish.burst) / rate * SECOND_NS as f64) as u64,
             _ => {
-                // Silence ends with its phase, or begins one that is not silent.
-                let warmup_s = (self.measured_ns - self.start_ns) as f64 / 1e9;
+                // Silence lasts until a phase begins or ends that leaves it.
                 let edges = self.publish.phases.iter().flat_map(|phase| [phase.at, phase.at + phase.seconds]);
-                let edges =
-                    edges.map(|edge| warmup_s + f64::from(edge)).filter(|edge| *edge > at_s && rate(*edge) > 0.0);
-                edges.fold(NEVER_S, f64::min)
+                let edges = edges.map(|edge| self.edge_ns(edge)).filter(|edge| *edge > at_ns && rate(*edge) > 0.0);
+                edges.min().unwrap_or(NEVER_NS)
             }
         }
     }

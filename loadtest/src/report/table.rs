@@ -35,7 +35,8 @@ pub fn print_columns(rows: &[Vec<String>]) {
     for row in rows {
         let cell = |(i, text): (usize, &String)| {
             let pad = " ".repeat(widths[i].saturating_sub(text.chars().count()));
-            if i == 0 { format!("{text}{pad}") } else { format!("{pad}{text}") }
+            let last = i + 1 == columns && text.contains(' '); // a sentence
+            if i == 0 || last { format!("{text}{pad}") } else { format!("{pad}{text}") }
         };
         println!("{}", row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end());
     }

@@ -2,6 +2,7 @@
 
 use super::Scenario;
 use anyhow::{Context, anyhow, bail};
+use serde::de::DeserializeOwned;
 use std::path::Path;
 
 /// The scenarios that come with the program: file name and text.
@@ -47,11 +48,20 @@ pub fn load(name: &str) -> anyhow::Result<Scenario> {
     parse(file, text)
 }
 
-fn parse(file: &str, text: &str) -> anyhow::Result<Scenario> {
-    let scenario: Scenario = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+/// Anything from TOML.
+///
+/// # Errors
+/// It is no TOML, or a field is unknown, missing or of another type: with file and line.
+pub fn read_toml<T: DeserializeOwned>(file: &str, text: &str) -> anyhow::Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let before = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
         anyhow!("{file}:{line}: {}", error.message())
-    })?;
+    })
+}
+
+fn parse(file: &str, text: &str) -> anyhow::Result<Scenario> {
+    let scenario: Scenario = read_toml(file, text)?;
     match scenario.mistake() {
         Some(mistake) => Err(anyhow!("{file}: {mistake}")),
         None => Ok(scenario),

@@ -5,7 +5,7 @@ mod expect;
 mod load;
 
 pub use expect::{Expect, Outcome, Unmet, show};
-pub use load::{builtin, load};
+pub use load::{builtin, load, read_toml};
 
 use crate::apart::SOCKETS_MAX;
 use crate::engine::{Kind, Mix};
