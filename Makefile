@@ -12,6 +12,7 @@ TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
 NET := tests/net
 VENV := .venv
+SCENARIO ?= fanout
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
@@ -33,7 +34,7 @@ test: test-rust test-python test-node ## Run all tests; install what they need w
 
 .PHONY: test-rust
 test-rust: build-tools client-tools ## Run cargo test
-	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --workspace --locked --no-fail-fast
 
 .PHONY: test-python
 test-python: program client-tools $(VENV)/installed ## Run the tests with Python's clients
@@ -49,13 +50,18 @@ test-node: program client-tools $(CLIENTS)/node_modules/.package-lock.json ## Ru
 
 .PHONY: lint
 lint: build-tools ## Check form, clippy's findings, and with cargo-deny the dependencies
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 	  $(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources; \
 	else \
 	  echo 'cargo-deny is not installed: dependencies are not checked (cargo install cargo-deny --locked)'; \
 	fi
+
+.PHONY: load
+load: build-tools client-tools ## Build the load tester and run SCENARIO (fanout); SCENARIO=million takes root and 24 GiB
+	$(CARGO) build --release --locked --package spillgate --package spillgate-load
+	$(TARGET_DIR)/release/spillgate-load run $(SCENARIO)
 
 .PHONY: fuzz
 fuzz: build-tools ## Fuzz each target for FUZZ_SECONDS (60); needs cargo-fuzz, and installs it where it is missing
