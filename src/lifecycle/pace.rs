@@ -7,6 +7,11 @@
 //! Two things make a socket fall behind. It may run `window` bytes ahead, and more the longer its round trip is (a far
 //! client is not slow) or the faster it reads. And a pong may be overdue: on a slow link with a deep queue bytes say little,
 //! time says it all. One that has fallen behind is distrusted until a row of prompt pongs has shown that it keeps up.
+//!
+//! The round trip may rise for good: a phone changes its network. So a socket that falls behind is first put on trial, and
+//! one that stays behind is measured now and then: when everything is read, a ping goes alone, and its pong tells the round
+//! trip as it is now. (The least of many pongs would not do: on a slow link they all wait behind our own bytes, and the
+//! queue would grow with what we take for its round trip.)
 
 use super::Millis;
 use std::time::Duration;
@@ -38,6 +43,17 @@ const OVERDUE_EXTRA: Duration = Duration::from_millis(300);
 const OVERDUE_EXTRA_DISTRUSTED: Duration = Duration::from_millis(50);
 /// The same before a round trip is known.
 const OVERDUE_UNKNOWN: Duration = Duration::from_millis(500);
+/// How long a ping may take while its socket is on trial.
+const TRIAL: Duration = Duration::from_secs(1);
+/// Pings in which it must have been alone with one.
+const TRIAL_PINGS_MAX: u8 = 4;
+/// What a socket on trial passes with: it was seen to read what waits for it in this many round trips and `PAUSE`. It has
+/// waited for one to be read, for another to be measured, and for a part of one to be found late.
+const TRIAL_TRIPS: u32 = 3;
+/// A ping is alone if at most so many bytes are unread with it: its own, and some reply's.
+const ALONE_BYTES: u32 = 64;
+/// One that stays behind is measured again after this many pongs.
+const MEASURE_AFTER: u8 = 16;
 /// What a socket that falls behind begins with: one prompt pong more shows that it reads (see [`Pace::is_prompt`]).
 const TRUST_BEHIND: u8 = 2;
 /// Prompt pongs in a row after which one that was behind is trusted again.
@@ -70,6 +86,12 @@ pub struct Pace {
     waiting: bool,
     /// More waited for it than its slack since it was last trusted.
     conflated: bool,
+    /// It fell behind, and it is not known yet whether it is slow.
+    trial: bool,
+    /// The last ping was alone.
+    alone: bool,
+    /// Pongs since one that was alone.
+    unmeasured: u8,
 }
 
 impl Default for Pace {
@@ -89,6 +111,9 @@ impl Default for Pace {
             trust,
             waiting,
             conflated: false,
+            trial: false,
+            alone: false,
+            unmeasured: 0,
         }
     }
 }
@@ -146,6 +171,7 @@ impl Pace {
     /// A ping with that position was handed over to be sent; whether it is the only one that waits for its pong.
     pub fn pinged(&mut self, position: [u8; 4], now: Millis) -> bool {
         self.pinged = u32::from_be_bytes(position);
+        self.alone = self.pinged.wrapping_sub(self.read) <= ALONE_BYTES;
         self.waiting_since = now;
         !std::mem::replace(&mut self.waiting, true)
     }
@@ -161,14 +187,20 @@ impl Pace {
         if !self.waiting || payload != self.pinged.to_be_bytes() {
             return false;
         }
-        let began = if self.round_trip == 0 { self.waiting_since } else { self.ponged_at };
-        let since = now.since(began).as_millis().clamp(1, 60_000) as u32;
-        let rate = (self.pinged.wrapping_sub(self.read) / since).min(u32::from(u16::MAX)) as u16;
-        self.rate = if self.rate == 0 { rate } else { rate.midpoint(self.rate) };
+        if !self.alone {
+            let began = if self.round_trip == 0 { self.waiting_since } else { self.ponged_at };
+            let since = now.since(began).as_millis().clamp(1, 60_000) as u32;
+            let rate = (self.pinged.wrapping_sub(self.read) / since).min(u32::from(u16::MAX)) as u16;
+            self.rate = if self.rate == 0 { rate } else { rate.midpoint(self.rate) };
+        }
         (self.read, self.ponged_at, self.waiting) = (self.pinged, now, false);
         let trip = now.since(self.waiting_since);
         let trip_ms = trip.as_millis().min(60_000) as u16 + 1;
-        self.round_trip = if self.round_trip == 0 { trip_ms } else { trip_ms.min(self.round_trip) };
+        let measured = self.alone || self.round_trip == 0;
+        self.round_trip = if measured { trip_ms } else { trip_ms.min(self.round_trip) };
+        // Replies may ride with every ping: then it is not measured this time.
+        self.unmeasured = if measured || self.unmeasured >= MEASURE_AFTER { 0 } else { self.unmeasured + 1 };
+        self.trial &= measured || self.unmeasured < TRIAL_PINGS_MAX;
         self.waiting_since = now;
         let shortest = self.shortest();
         if trip <= shortest + PROMPT_EXTRA.max(shortest / 2) {
@@ -208,6 +240,28 @@ impl Pace {
         self.conflated
     }
 
+    /// Whether it is on trial: it fell behind, and nobody knows yet whether it is slow. Nothing is skipped for it.
+    #[inline]
+    pub fn is_on_trial(&self, now: Millis) -> bool {
+        self.trial && now.since(self.waiting_since) <= TRIAL
+    }
+
+    /// The end of a trial, if the last pong is one; whether it was passed: it reads fast enough for `pending` bytes, and
+    /// has but another round trip.
+    pub fn passes_trial(&mut self, pending: usize) -> bool {
+        if !self.trial || !self.alone || self.waiting {
+            return false;
+        }
+        self.trial = false;
+        let in_time = u128::from(self.rate) * (self.shortest() * TRIAL_TRIPS + PAUSE).as_millis();
+        pending as u128 <= in_time
+    }
+
+    /// Whether a ping should go alone, now that the last one was answered and a socket is behind.
+    pub fn wants_measure(&self) -> bool {
+        self.trial || self.unmeasured >= MEASURE_AFTER
+    }
+
     /// Whether so much was sent before it fell behind that it must be read first.
     pub fn must_drain(&self) -> bool {
         let in_time = u32::from(self.rate) * (self.shortest() + BEHIND_QUEUE).as_millis() as u32;
@@ -222,6 +276,8 @@ impl Pace {
     /// The socket has fallen behind: it must show anew how much it takes.
     pub fn fell_behind(&mut self) {
         self.trust = TRUST_BEHIND;
+        self.trial = !self.conflated && self.round_trip > 0;
+        self.unmeasured = 0;
         let most = BEHIND_WRITE_BYTES >> 10;
         let read = (u32::from(self.rate) * BEHIND_QUEUE.as_millis() as u32) >> 10;
         self.write_kib = if self.rate == 0 { most } else { read.clamp(1, most) } as u8;

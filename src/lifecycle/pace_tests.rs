@@ -207,6 +207,59 @@ fn who_has_fallen_behind_is_trusted_again_after_a_row_of_prompt_pongs() {
 }
 
 #[test]
+fn a_round_trip_that_rose_for_good_is_measured_by_a_ping_alone() {
+    let mut pace = steady(5_000, 100, 30);
+    pace.fell_behind();
+    let ping = pace.write(5_000, 20_000);
+    assert!(pace.pong(&ping, at(20_130)));
+    assert!(pace.wants_measure() && !pace.passes_trial(0), "other bytes were on their way with it");
+    let ping = pace.write(6, 20_130);
+    assert!(pace.is_on_trial(at(21_130)) && !pace.is_on_trial(at(21_131)));
+    assert!(pace.pong(&ping, at(20_260)));
+    assert_eq!(pace.shortest(), Duration::from_millis(130));
+    let (before, mut slower) = (pace, pace);
+    let reads = usize::from(pace.rate) * (3 * 130 + 500);
+    assert!(pace.passes_trial(reads) && !slower.passes_trial(reads + 1));
+    assert!(!pace.passes_trial(0) && !slower.passes_trial(0), "one trial, one verdict");
+    assert!(!slower.wants_measure());
+    pace = before;
+    let ping = pace.write(5_000, 20_300);
+    assert!(pace.pong(&ping, at(20_430)) && pace.trust > TRUST_BEHIND, "what was late is prompt now");
+    let ping = pace.write(5_000, 20_500);
+    assert!(pace.pong(&ping, at(20_560)));
+    assert_eq!(pace.shortest(), Duration::from_millis(60), "a shorter one needs no proof");
+}
+
+#[test]
+fn who_stays_behind_is_measured_now_and_then_and_who_is_slow_has_no_trial() {
+    let mut pace = steady(5_000, 100, 30);
+    pace.conflates();
+    pace.fell_behind();
+    assert!(!pace.is_on_trial(at(0)) && !pace.wants_measure());
+    let mut measures = 0;
+    for step in 0..100 {
+        let alone = pace.wants_measure();
+        measures += u32::from(alone);
+        let ping = pace.write(if alone { 6 } else { 1_000 }, 20_000 + step * 400);
+        assert!(pace.pong(&ping, at(20_000 + step * 400 + if alone { 90 } else { 300 })));
+    }
+    assert_eq!((measures, pace.shortest()), (5, Duration::from_millis(90)));
+}
+
+#[test]
+fn a_client_whose_replies_ride_with_every_ping_still_gets_its_updates() {
+    let mut pace = steady(5_000, 100, 30);
+    pace.fell_behind();
+    let mut waited = 0;
+    for step in 0..100 {
+        waited += u32::from(pace.wants_measure());
+        let ping = pace.write(500, 20_000 + step * 100);
+        assert!(pace.pong(&ping, at(20_030 + step * 100)));
+    }
+    assert!((4..12).contains(&waited), "{waited} of 100 writes waited for a measure");
+}
+
+#[test]
 fn writes_to_a_slow_socket_shrink_and_grow_with_its_pongs() {
     let mut pace = Pace::default();
     pace.fell_behind();

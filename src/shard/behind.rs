@@ -72,6 +72,11 @@ impl<R: Ring> Shard<R> {
         {
             self.pong_ages.saturating_record(now_us.saturating_sub(written_us));
         }
+        let pending = conn.out.as_ref().map_or(0, |out| out.pending_bytes());
+        if conn.pace.passes_trial(pending) {
+            conn.behind = false;
+            self.counters.behind -= 1;
+        }
         self.flush_later(id);
     }
 

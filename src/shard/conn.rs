@@ -64,15 +64,15 @@ pub struct Conn {
     pub pinged: bool,
     /// Our direction is closed, or about to be.
     pub shut: bool,
+    /// When the state, or the wait for a pong, began.
+    pub since: Millis,
+    /// When the client last sent something.
+    pub heard: Millis,
     /// It leaves with an HTTP answer, which may be longer than a close frame.
     pub answered: bool,
     /// The slot's CLOSE has completed.
     pub closed: bool,
     face: u8,
-    /// When the state, or the wait for a pong, began.
-    pub since: Millis,
-    /// When the client last sent something.
-    pub heard: Millis,
     /// What it is subscribed to.
     pub subs: Subs,
     /// Bytes that wait for more bytes.

@@ -133,7 +133,7 @@ impl<R: Ring> Shard<R> {
         }
         let (_, conn) = self.conns.at(id.slot.0);
         let (behind, open) = (conn.behind, conn.state == State::Open);
-        if behind && open && !awaits_pong && !started && conn.pace.must_drain() {
+        if behind && open && !awaits_pong && !started && (conn.pace.must_drain() || conn.pace.wants_measure()) {
             self.owe_ping(id);
             awaits_pong = true;
         }
@@ -261,9 +261,11 @@ impl<R: Ring> Shard<R> {
 
     /// What may wait for a connection: while it is not behind, all that its window allows; if it is slow, only the newest.
     fn limits_of(&mut self, id: ConnId) -> OutboxLimits {
+        let free = self.free;
         let (_, conn) = self.conns.at(id.slot.0);
         let slack = match conn.behind {
             true if conn.pace.is_slow() => 0,
+            true if conn.pace.is_on_trial(free) => usize::MAX,
             true => self.outbox_limits.slack,
             false => usize::MAX,
         };
