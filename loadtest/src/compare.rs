@@ -226,10 +226,10 @@ fn write(scenario: &Scenario, entries: &[Entry], out: &Path) -> anyhow::Result<V
         entries.iter().filter_map(curve).collect()
     };
     let resident = curves(&|_, sample| sample.server.rss as f64);
-    let host = curves(&|run, sample| run.empty.host.available as f64 - sample.host.available as f64);
+    let host = curves(&|run, sample| sample.spent() - run.empty.spent());
     for (name, what, curves) in [
         ("memory-server.png", "resident memory of the server", resident),
-        ("memory-host.png", "memory taken from the host", host),
+        ("memory-host.png", "server, clients and kernel since the start", host),
     ] {
         let file = out.join(name);
         memory_of(&curves, &format!("{}: {what}", scenario.name), &file)?;

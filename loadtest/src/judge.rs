@@ -33,10 +33,8 @@ pub fn outcome(run: &Measured) -> Outcome {
         refused: Some(run.tally.refused.values().sum::<u64>() as f64),
         rss_per_socket: has_server.then(|| grown(run.empty.server.rss, run.connected.server.rss) / sockets),
         rss_slope_bytes_per_s: has_server.then(|| slope(run)).flatten(),
-        host_growth_per_stalled: (stalled >= 1.0).then(|| {
-            let worst = before_resume(run);
-            grown(worst.host.available, run.connected.host.available) / stalled
-        }),
+        host_growth_per_stalled: (stalled >= 1.0)
+            .then(|| (before_resume(run).spent() - run.connected.spent()) / stalled),
         cpu_us_per_delivery: cpu_us_per_delivery(run),
         floor_ratio: None,
         resume_p50_ms: (!resume.is_empty()).then(|| resume.at(0.5) as f64 / 1000.0),

@@ -26,7 +26,8 @@ pub struct Expect {
     pub rss_per_socket_max: Option<f64>,
     /// Slope of the server's resident memory over the second half of the run, in bytes a second.
     pub rss_slope_max_bytes_per_s: Option<f64>,
-    /// Growth of what the host has lost of its memory, from all connected to the end, for each stalled socket, in bytes.
+    /// Growth of the memory of server, clients and kernel, from all connected until stalled clients read again (or the
+    /// end), for each stalled socket, in bytes.
     pub host_growth_per_stalled_max: Option<f64>,
     /// CPU of the server for each update that a client received, in microseconds.
     pub cpu_us_per_delivery_max: Option<f64>,
