@@ -102,6 +102,9 @@ fn figures(run: &Measured, floor: Option<&Measured>) -> Vec<Vec<String>> {
     row("TCP buffers: connected, at the end", format!("{}, {}", tcp(connected.host.tcp), tcp(ended.host.tcp)));
     row("growth since connected: server", mb(ended.server.rss as f64 - connected.server.rss as f64));
     row("growth since connected: kernel", mb(ended.host.kernel as f64 - connected.host.kernel as f64));
+    if let Some(bytes) = outcome.tcp_growth_per_stalled {
+        row("growth of TCP buffers for a stalled socket", format!("{} bytes", show(bytes)));
+    }
     if let Some(bytes) = outcome.host_growth_per_stalled {
         row("growth of the host's memory for a stalled socket", format!("{} bytes", show(bytes)));
     }
