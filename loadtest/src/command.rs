@@ -44,7 +44,7 @@ fn run_against_spillgate(arguments: &RunArgs) -> anyhow::Result<bool> {
     let interrupted = interrupts()?;
     let cores = Cores::divide(scenario.shards);
     let work = WorkDirectory::new(arguments.keep, &out)?;
-    let _sysctls = Sysctls::raise(scenario.sockets);
+    let _sysctls = Sysctls::raise(scenario.sockets)?;
     let server = match (&arguments.redis, arguments.publish) {
         (None, PublishBy::Redis) if arguments.gateway.is_none() || arguments.admin.is_none() => {
             Some(RedisServer::start(&work.path, &cores.clients)?)
@@ -82,7 +82,7 @@ fn run_floor(common: &Common) -> anyhow::Result<bool> {
     let out = out_directory(common, &scenario)?;
     let interrupted = interrupts()?;
     let cores = Cores::divide(1);
-    let _sysctls = Sysctls::raise(scenario.sockets);
+    let _sysctls = Sysctls::raise(scenario.sockets)?;
     let measured = measure_floor(&scenario, &cores, &interrupted)?;
     report::print(&measured, None, &[]);
     for file in report::write(&measured, None, &[], &out)? {
@@ -112,7 +112,7 @@ fn compare(arguments: &CompareArgs) -> anyhow::Result<bool> {
     };
     let interrupted = interrupts()?;
     let cores = Cores::divide(scenario.shards);
-    let _sysctls = Sysctls::raise(scenario.sockets);
+    let _sysctls = Sysctls::raise(scenario.sockets)?;
     let work = WorkDirectory::new(true, &out)?;
     let place = compare::Place { peers: &arguments.peers, bin: arguments.bin.clone(), out: &out, work: &work.path };
     compare::compare(&scenario, &arguments.peer, &place, &cores, &interrupted)
@@ -146,8 +146,6 @@ fn out_directory(common: &Common, scenario: &Scenario) -> anyhow::Result<PathBuf
 fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // A second one ends the program at once; its children end with it.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
     sys::nofile_raised();

@@ -51,6 +51,7 @@ struct Figures {
     rss_per_socket: f64,
     rss_growth_per_stalled: Option<f64>,
     host_growth_per_stalled: Option<f64>,
+    tcp_growth_per_stalled: Option<f64>,
     resume_p50_ms: Option<f64>,
     resumed: u64,
     stale_bytes_per_resumed: Option<f64>,
@@ -155,6 +156,7 @@ impl Figures {
             rss_per_socket: outcome.rss_per_socket.unwrap_or(0.0),
             rss_growth_per_stalled: (stalled >= 1.0).then(|| grown / stalled),
             host_growth_per_stalled: outcome.host_growth_per_stalled,
+            tcp_growth_per_stalled: outcome.tcp_growth_per_stalled,
             resume_p50_ms: (resumed > 0).then(|| stale.resume_us.at(0.5) as f64 / 1000.0),
             resumed,
             stale_bytes_per_resumed: (resumed > 0).then(|| stale.stale_bytes as f64 / resumed as f64),
@@ -182,6 +184,7 @@ fn print(scenario: &Scenario, entries: &[Entry]) {
         "RSS B/socket",
         "RSS B/stalled",
         "host B/stalled",
+        "TCP B/stalled",
         "resume p50 ms",
         "resumed",
         "stale B read",
@@ -200,6 +203,7 @@ fn print(scenario: &Scenario, entries: &[Entry]) {
             ratio(Some(figures.rss_per_socket), |f| Some(f.rss_per_socket)),
             ratio(figures.rss_growth_per_stalled, |f| f.rss_growth_per_stalled),
             ratio(figures.host_growth_per_stalled, |f| f.host_growth_per_stalled),
+            ratio(figures.tcp_growth_per_stalled, |f| f.tcp_growth_per_stalled),
             ratio(figures.resume_p50_ms, |f| f.resume_p50_ms),
             show(figures.resumed as f64),
             ratio(figures.stale_bytes_per_resumed, |f| f.stale_bytes_per_resumed),
@@ -226,10 +230,10 @@ fn write(scenario: &Scenario, entries: &[Entry], out: &Path) -> anyhow::Result<V
         entries.iter().filter_map(curve).collect()
     };
     let resident = curves(&|_, sample| sample.server.rss as f64);
-    let host = curves(&|run, sample| run.empty.host.available as f64 - sample.host.available as f64);
+    let host = curves(&|run, sample| sample.spent() - run.empty.spent());
     for (name, what, curves) in [
         ("memory-server.png", "resident memory of the server", resident),
-        ("memory-host.png", "memory taken from the host", host),
+        ("memory-host.png", "server, clients and kernel since the start", host),
     ] {
         let file = out.join(name);
         memory_of(&curves, &format!("{}: {what}", scenario.name), &file)?;

@@ -33,10 +33,8 @@ pub fn outcome(run: &Measured) -> Outcome {
         refused: Some(run.tally.refused.values().sum::<u64>() as f64),
         rss_per_socket: has_server.then(|| grown(run.empty.server.rss, run.connected.server.rss) / sockets),
         rss_slope_bytes_per_s: has_server.then(|| slope(run)).flatten(),
-        host_growth_per_stalled: (stalled >= 1.0).then(|| {
-            let worst = before_resume(run);
-            grown(worst.host.available, run.connected.host.available) / stalled
-        }),
+        host_growth_per_stalled: (stalled >= 1.0).then(|| stalled_by(run, Sample::spent) / stalled),
+        tcp_growth_per_stalled: (stalled >= 1.0).then(|| stalled_by(run, |sample| sample.host.tcp as f64) / stalled),
         cpu_us_per_delivery: cpu_us_per_delivery(run),
         floor_ratio: None,
         resume_p50_ms: (!resume.is_empty()).then(|| resume.at(0.5) as f64 / 1000.0),
@@ -52,6 +50,17 @@ pub fn cpu_us_per_delivery(run: &Measured) -> Option<f64> {
     let received = run.ended.seen.received.checked_sub(run.began.seen.received).filter(|count| *count > 0)?;
     let cpu_s = run.ended.server.cpu_s - run.began.server.cpu_s;
     (run.ended.server.rss > 0).then(|| cpu_s * 1e6 / received as f64)
+}
+
+/// By how much something has grown from all connected until stalled clients read again: the median of the last seconds,
+/// for a single moment has much noise.
+fn stalled_by(run: &Measured, what: impl Fn(&Sample) -> f64) -> f64 {
+    const SECONDS: f64 = 5.5;
+    let end_s = before_resume(run).at_s;
+    let within = |sample: &&Sample| sample.at_s <= end_s && sample.at_s > end_s - SECONDS;
+    let mut values: Vec<_> = run.samples.iter().filter(within).map(&what).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).map_or(0.0, |median| median - what(&run.connected))
 }
 
 /// The last sample before stalled clients read again; the end, if they never do.

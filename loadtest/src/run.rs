@@ -61,6 +61,13 @@ pub struct Sample {
     pub metrics: Metrics,
 }
 
+impl Sample {
+    /// Memory that the host spends on the run: the server's, the clients' and the kernel's, in bytes.
+    pub fn spent(&self) -> f64 {
+        (self.server.rss + self.clients.rss + self.host.kernel) as f64
+    }
+}
+
 /// All that came of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {

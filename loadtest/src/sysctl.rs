@@ -2,7 +2,8 @@
 
 use crate::measure::Host;
 use crate::sys;
-use std::fs;
+use anyhow::{Context, bail};
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 const PAGE_BYTES: u64 = 4096;
@@ -11,15 +12,27 @@ const PAGE_BYTES: u64 = 4096;
 #[derive(Debug, Default)]
 pub struct Sysctls {
     before: Vec<(PathBuf, String)>,
+    _lock: Option<File>,
 }
 
 impl Sysctls {
     /// Raises what is too low for `sockets` pairs of sockets on this host, and says each change. Without root it says
     /// what a root would set.
-    pub fn raise(sockets: u64) -> Self {
+    ///
+    /// # Errors
+    /// Another run has raised them already: what it puts back at its end would be missing here.
+    pub fn raise(sockets: u64) -> anyhow::Result<Self> {
         let mut all = Self::default();
         if sockets < 50_000 {
-            return all;
+            return Ok(all);
+        }
+        if sys::is_root() {
+            let path = std::env::temp_dir().join("spillgate-load-sysctl.lock");
+            let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+            if lock.try_lock().is_err() {
+                bail!("another large run is going on here: it puts sysctls back at its end; wait for that");
+            }
+            all._lock = Some(lock);
         }
         let pages = Host::total() / PAGE_BYTES;
         let tcp = [pages / 4, pages / 2, pages / 4 * 3];
@@ -32,7 +45,7 @@ impl Sysctls {
         ] {
             all.set(name, &wanted);
         }
-        all
+        Ok(all)
     }
 
     fn set(&mut self, name: &str, wanted: &[u64]) {

@@ -262,9 +262,10 @@ impl Swarm {
     /// Closes a socket, whatever is armed on it.
     fn shut(&mut self, at: u32) {
         let client = &mut self.clients[at as usize];
+        let others = client.armed > 1 || client.phase == Phase::Opening;
         client.phase = Phase::Closing;
         client.armed += 2;
-        self.rings.close(at);
+        self.rings.close(at, others);
     }
 
     /// When nothing of a closing socket is at the ring any more, its client may come back.

@@ -10,6 +10,9 @@ const PAGE_BYTES: u64 = 4096;
 pub struct Host {
     /// What could still be given to programs.
     pub available: u64,
+    /// In use by the kernel itself: what is neither free, nor page cache, nor objects that could be given up, nor any
+    /// program's own. Steadier than `available`, which moves with whatever else this host does.
+    pub kernel: u64,
     /// Kernel objects that could be given up.
     pub slab_reclaimable: u64,
     /// Kernel objects that cannot: sockets among them.
@@ -35,6 +38,9 @@ impl Host {
         };
         Self {
             available: kib("MemAvailable:"),
+            kernel: ["MemFree:", "Buffers:", "Cached:", "SReclaimable:", "AnonPages:"]
+                .iter()
+                .fold(kib("MemTotal:"), |kernel, other| kernel.saturating_sub(kib(other))),
             slab_reclaimable: kib("SReclaimable:"),
             slab_unreclaimable: kib("SUnreclaim:"),
             tcp: of_tcp("mem") * PAGE_BYTES,

@@ -99,11 +99,11 @@ pub fn memory(run: &Measured, directory: &Path) -> anyhow::Result<Vec<PathBuf>> 
         name: name.to_owned(),
         points: run.samples.iter().map(|sample| (sample.at_s, bytes(sample) / 1e6)).collect(),
     };
-    let taken = |sample: &crate::run::Sample| empty.available as f64 - sample.host.available as f64;
+    let kernel = |sample: &crate::run::Sample| sample.host.kernel as f64 - empty.kernel as f64;
     let curves = [
         curve(&format!("{}: resident", run.target), &|sample| sample.server.rss as f64),
         curve("clients: resident", &|sample| sample.clients.rss as f64),
-        curve("host: all that was taken", &taken),
+        curve("kernel: all, since the start", &kernel),
         curve("kernel: TCP buffers", &|sample| sample.host.tcp as f64),
     ];
     let part = run.scenario.kinds.get(&Kind::Stalled).copied().unwrap_or(0.0);

@@ -96,15 +96,17 @@ fn figures(run: &Measured, floor: Option<&Measured>) -> Vec<Vec<String>> {
     }
     let clients = connected.clients.rss as f64;
     row("the clients' memory for a socket", format!("{} bytes", show(clients / sockets)));
-    let user = connected.server.rss.saturating_sub(run.empty.server.rss) as f64 + clients;
-    let taken = run.empty.host.available as f64 - connected.host.available as f64;
-    row("the kernel's for a pair of sockets", format!("{} bytes", show((taken - user) / sockets)));
+    let kernel = connected.host.kernel as f64 - run.empty.host.kernel as f64;
+    row("the kernel's memory for a pair of sockets", format!("{} bytes", show(kernel / sockets)));
     let tcp = |bytes: u64| mb(bytes as f64);
     row("TCP buffers: connected, at the end", format!("{}, {}", tcp(connected.host.tcp), tcp(ended.host.tcp)));
-    let grown = connected.host.available as f64 - ended.host.available as f64;
-    row("host memory taken since connected", mb(grown));
+    row("growth since connected: server", mb(ended.server.rss as f64 - connected.server.rss as f64));
+    row("growth since connected: kernel", mb(ended.host.kernel as f64 - connected.host.kernel as f64));
+    if let Some(bytes) = outcome.tcp_growth_per_stalled {
+        row("growth of TCP buffers for a stalled socket", format!("{} bytes", show(bytes)));
+    }
     if let Some(bytes) = outcome.host_growth_per_stalled {
-        row("host memory for a stalled socket", format!("{} bytes", show(bytes)));
+        row("growth of the host's memory for a stalled socket", format!("{} bytes", show(bytes)));
     }
     if let Some(ms) = outcome.resume_p50_ms {
         row("reading again to newest state, median", format!("{} ms", show(ms)));

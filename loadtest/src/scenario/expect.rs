@@ -26,8 +26,11 @@ pub struct Expect {
     pub rss_per_socket_max: Option<f64>,
     /// Slope of the server's resident memory over the second half of the run, in bytes a second.
     pub rss_slope_max_bytes_per_s: Option<f64>,
-    /// Growth of what the host has lost of its memory, from all connected to the end, for each stalled socket, in bytes.
+    /// Growth of the memory of server, clients and kernel, from all connected until stalled clients read again (or the
+    /// end), for each stalled socket, in bytes.
     pub host_growth_per_stalled_max: Option<f64>,
+    /// Growth of what the kernel charges to TCP buffers, in the same time, for each stalled socket, in bytes.
+    pub tcp_growth_per_stalled_max: Option<f64>,
     /// CPU of the server for each update that a client received, in microseconds.
     pub cpu_us_per_delivery_max: Option<f64>,
     /// The same over that of the floor; needs `--with-floor`.
@@ -67,6 +70,8 @@ pub struct Outcome {
     pub rss_slope_bytes_per_s: Option<f64>,
     /// See [`Expect::host_growth_per_stalled_max`].
     pub host_growth_per_stalled: Option<f64>,
+    /// See [`Expect::tcp_growth_per_stalled_max`].
+    pub tcp_growth_per_stalled: Option<f64>,
     /// See [`Expect::cpu_us_per_delivery_max`].
     pub cpu_us_per_delivery: Option<f64>,
     /// See [`Expect::floor_ratio_max`].
@@ -109,6 +114,11 @@ impl Expect {
                 "bytes of host memory grown for each stalled socket",
                 self.host_growth_per_stalled_max,
                 outcome.host_growth_per_stalled,
+            ),
+            (
+                "bytes of TCP buffers grown for each stalled socket",
+                self.tcp_growth_per_stalled_max,
+                outcome.tcp_growth_per_stalled,
             ),
             ("us of CPU for each delivery", self.cpu_us_per_delivery_max, outcome.cpu_us_per_delivery),
             ("times the floor's CPU for each delivery", self.floor_ratio_max, outcome.floor_ratio),

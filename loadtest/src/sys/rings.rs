@@ -194,11 +194,18 @@ impl Rings {
         self.queue(ring, entry.user_data(user_data(Tag::Send, index, client)));
     }
 
-    /// Cancels whatever is armed on a socket, and closes it: a request that is armed would hold the file for ever.
-    pub fn close(&mut self, client: u32) {
+    /// Cancels what is armed on a socket, and closes it: a request that is armed would hold the file for ever. What is
+    /// armed is its watch alone, unless `others` says that there is more.
+    pub fn close(&mut self, client: u32, others: bool) {
         let (ring, fixed) = self.place(client);
         self.make_room(ring, 2);
-        let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::fd(fixed).all()).build();
+        // By descriptor the kernel looks at every request of the ring, by user data at those of one bucket.
+        let armed = if others {
+            types::CancelBuilder::fd(fixed).all()
+        } else {
+            types::CancelBuilder::user_data(user_data(Tag::Watch, 0, client))
+        };
+        let cancel = opcode::AsyncCancel2::new(armed).build();
         self.queue(ring, cancel.flags(squeue::Flags::IO_HARDLINK).user_data(user_data(Tag::Cancel, 0, client)));
         self.queue(ring, opcode::Close::new(fixed).build().user_data(user_data(Tag::Close, 0, client)));
     }
