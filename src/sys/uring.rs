@@ -66,6 +66,8 @@ enum Tag {
     Done,
     Close,
     Tick,
+    /// A request whose completion nobody awaits.
+    Nothing,
 }
 
 /// User data: 4 bits of tag, 8 bits of index (accept or buffer), 20 bits of generation, 32 bits of slot.
@@ -283,14 +285,20 @@ impl Ring for UringSet {
                 (conn, entry.user_data(user_data(Tag::Done, 0, conn)))
             }
             Op::CancelAll(conn) => {
-                let (ring, fixed) = self.place(conn);
+                let (ring, _) = self.place(conn);
                 let submission = self.rings[ring].uring.submission();
                 let room = submission.capacity() - submission.len();
                 drop(submission);
-                if room < 2 {
+                if room < 3 {
                     self.flush(ring); // a link must not be cut by the end of a submission
                 }
-                let entry = opcode::AsyncCancel2::new(types::CancelBuilder::fd(fixed).all()).build();
+                // Only a watch and a wait for POLLOUT can be armed (all else never waits). By descriptor the kernel would
+                // look at every request of the ring, by user data at those of one bucket.
+                let by = |tag| types::CancelBuilder::user_data(user_data(tag, 0, conn));
+                let writable = opcode::AsyncCancel2::new(by(Tag::Writable)).build();
+                let writable = writable.user_data(user_data(Tag::Nothing, 0, conn));
+                self.queue(ring, writable.flags(squeue::Flags::IO_HARDLINK));
+                let entry = opcode::AsyncCancel2::new(by(Tag::Watch)).build();
                 (conn, entry.flags(squeue::Flags::IO_HARDLINK).user_data(user_data(Tag::Done, 0, conn)))
             }
             Op::Close(conn) => {
