@@ -338,7 +338,8 @@ impl Ring for UringSet {
 
     #[inline]
     fn next(&mut self) -> Option<Completion> {
-        for _ in 0..self.rings.len() {
+        let mut empty = 0;
+        while empty < self.rings.len() {
             let entry = self.rings[self.reaping].uring.completion().next();
             match entry {
                 Some(entry) => {
@@ -346,7 +347,10 @@ impl Ring for UringSet {
                         return Some(completion);
                     }
                 }
-                None => self.reaping = (self.reaping + 1) % self.rings.len(),
+                None => {
+                    empty += 1;
+                    self.reaping = (self.reaping + 1) % self.rings.len();
+                }
             }
         }
         None
