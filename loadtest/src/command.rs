@@ -44,7 +44,8 @@ fn run_against_spillgate(arguments: &RunArgs) -> anyhow::Result<bool> {
     let interrupted = interrupts()?;
     let cores = Cores::divide(scenario.shards);
     let work = WorkDirectory::new(arguments.keep, &out)?;
-    let _sysctls = Sysctls::raise(scenario.sockets)?;
+    let here = arguments.gateway.is_none() && arguments.redis.is_none();
+    let _sysctls = Sysctls::raise(scenario.sockets, here)?;
     let server = match (&arguments.redis, arguments.publish) {
         (None, PublishBy::Redis) if arguments.gateway.is_none() || arguments.admin.is_none() => {
             Some(RedisServer::start(&work.path, &cores.clients)?)
@@ -82,7 +83,7 @@ fn run_floor(common: &Common) -> anyhow::Result<bool> {
     let out = out_directory(common, &scenario)?;
     let interrupted = interrupts()?;
     let cores = Cores::divide(1);
-    let _sysctls = Sysctls::raise(scenario.sockets)?;
+    let _sysctls = Sysctls::raise(scenario.sockets, true)?;
     let measured = measure_floor(&scenario, &cores, &interrupted)?;
     report::print(&measured, None, &[]);
     for file in report::write(&measured, None, &[], &out)? {
@@ -112,7 +113,7 @@ fn compare(arguments: &CompareArgs) -> anyhow::Result<bool> {
     };
     let interrupted = interrupts()?;
     let cores = Cores::divide(scenario.shards);
-    let _sysctls = Sysctls::raise(scenario.sockets)?;
+    let _sysctls = Sysctls::raise(scenario.sockets, true)?;
     let work = WorkDirectory::new(true, &out)?;
     let place = compare::Place { peers: &arguments.peers, bin: arguments.bin.clone(), out: &out, work: &work.path };
     compare::compare(&scenario, &arguments.peer, &place, &cores, &interrupted)

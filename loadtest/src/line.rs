@@ -87,7 +87,11 @@ fn carry(line: &Line, mut ends: [File; 2]) -> anyhow::Result<()> {
     }
 }
 
-fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs `ip` in the calling thread's network namespace.
+///
+/// # Errors
+/// There is no such program, or it refuses; its words.
+pub fn ip(arguments: &[&str]) -> anyhow::Result<()> {
     let done = Command::new("ip").args(arguments).output().context("the program `ip` (apt-get install iproute2)")?;
     if !done.status.success() {
         bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr).trim());

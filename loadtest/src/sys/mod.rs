@@ -8,4 +8,4 @@ mod tun;
 pub use clock::now_ns;
 pub use process::{ignore_interrupts, is_root, kill, new_network, nofile_raised, spawn, terminate};
 pub use rings::{BUFFER_BYTES, Event, Opening, Rings};
-pub use tun::{enter_network_of, open_tun, wait_readable};
+pub use tun::{current_network, enter_network, enter_network_of, open_tun, wait_readable};

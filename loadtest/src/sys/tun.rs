@@ -31,7 +31,20 @@ pub fn open_tun(name: &str) -> io::Result<File> {
 ///
 /// Errors: not root, or the process has ended.
 pub fn enter_network_of(pid: u32) -> io::Result<()> {
-    let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
+    enter_network(&File::open(format!("/proc/{pid}/ns/net"))?)
+}
+
+/// The network namespace of the calling thread.
+///
+/// Errors: there is no /proc.
+pub fn current_network() -> io::Result<File> {
+    File::open("/proc/thread-self/ns/net")
+}
+
+/// Moves the calling thread, and all that it starts from here on, into a network namespace.
+///
+/// Errors: not root.
+pub fn enter_network(namespace: &File) -> io::Result<()> {
     // SAFETY: the call takes a descriptor that is open here, and a flag.
     match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
         0 => Ok(()),
