@@ -97,7 +97,16 @@ impl Collector for Scrape {
             "Updates that wait now: in outboxes, on their way to the kernel, or held back by max_rate.",
             all.outbox_messages,
         )?;
-        text.gauge("ws_outbox_bytes", "Bytes that wait for slow sockets now.", all.outbox_bytes)?;
+        text.gauge(
+            "ws_outbox_bytes",
+            "Bytes that wait now: for slow sockets, or held back by max_rate (once for all sockets of a shard).",
+            all.outbox_bytes,
+        )?;
+        text.counter(
+            "ws_updates_released_early",
+            "Updates that passed before max_rate let them, because too much was held back.",
+            all.released_early,
+        )?;
         text.gauge("ws_partial_bytes", "Bytes of unfinished requests and frames now.", all.partial_bytes)?;
         text.counter(
             "ws_polls_rearmed",

@@ -3,7 +3,10 @@
 //!
 //! Invariant: the source never waits. Invariant: for each channel and key the newest update, every critical one, and the
 //! newest word on a subscription reach the shard, or the loss is told (see [`InboxSender::take_lost`]).
+//! Invariant: the answer to a demand goes before what waits of its channel, the notice of a new epoch behind it.
 //! Invariant: what reaches the shard of one channel and key is in order, and so are critical updates.
+
+mod held;
 
 use super::{Confirmed, ToShard};
 use crate::config::Limits;
@@ -11,8 +14,7 @@ use crate::fanout::Update;
 use crate::ids::ChannelRef;
 use crate::sys::Doorbell;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use hashbrown::HashMap;
-use indexmap::IndexMap;
+use held::{Held, Next};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -67,26 +69,9 @@ pub struct InboxSender {
     /// Answers to clients that had to wait, in order.
     answers: VecDeque<ToShard>,
     held: Held,
-    lost: Vec<(ChannelRef, Arc<Update>)>,
+    lost: Vec<(ChannelRef, u64)>,
+    untold: Vec<ChannelRef>,
 }
-
-/// What waits for room in the queue, in the order of the fields.
-#[derive(Default)]
-struct Held {
-    /// The newest word on each channel. It goes before the channel's updates: what was published before a confirmation is
-    /// not owed to those whom it confirms (they drop it by its seq), what came after it is.
-    confirmed: IndexMap<ChannelRef, Confirmed>,
-    critical: VecDeque<(ChannelRef, Arc<Update>)>,
-    /// The newest of each channel and key.
-    newest: HashMap<Topic, Arc<Update>>,
-    /// The topics in `newest`, in the order in which they had to wait.
-    order: VecDeque<Topic>,
-    /// Of all updates that wait.
-    bytes: usize,
-}
-
-/// A channel and a key of it (see [`Update::key`]).
-type Topic = (ChannelRef, u64);
 
 /// The shard's end.
 pub struct InboxReceiver {
@@ -110,6 +95,7 @@ pub fn inbox(limits: InboxLimits, shard: Doorbell, source: Doorbell) -> (InboxSe
         answers: VecDeque::new(),
         held: Held::default(),
         lost: Vec::new(),
+        untold: Vec::new(),
     };
     (sender, InboxReceiver { queue: receiver, shared, source, taken: 0 })
 }
@@ -122,23 +108,35 @@ impl InboxSender {
         }
         let replaced = self.held.hold(channel, update);
         while self.held.is_over(&self.limits)
-            && let Some(lost) = self.held.lose(&self.limits)
+            && let Some((channel, update)) = self.held.lose(&self.limits)
         {
-            self.lost.push(lost);
+            self.lost.push((channel, update.seq));
         }
         replaced.map_or(Offer::Held, Offer::Conflated)
     }
 
-    /// Updates that waited and went for want of room, though no newer one of their key took their place: subscribers of
-    /// these channels have to be told that they missed something.
-    pub fn take_lost(&mut self) -> Vec<(ChannelRef, Arc<Update>)> {
+    /// Updates that waited and went for want of room, though no newer one of their key took their place, by channel and
+    /// seq: subscribers of these channels have to be told that they missed something.
+    pub fn take_lost(&mut self) -> Vec<(ChannelRef, u64)> {
         std::mem::take(&mut self.lost)
     }
 
-    /// Says what holds for a channel's subscription; replaces an older word that still waits.
+    /// Channels that have to be told so once more: what they lost lay behind the notice that told it.
+    pub fn take_untold(&mut self) -> Vec<ChannelRef> {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// Answers a demand; replaces an older answer that still waits. It goes before the channel's updates that wait.
     pub fn confirm(&mut self, confirmed: Confirmed) {
         if self.waiting() > 0 || !self.push(|| ToShard::Confirmed(confirmed), 0) {
             self.held.confirmed.insert(confirmed.channel, confirmed);
+        }
+    }
+
+    /// Says that a channel is in a new epoch, behind its updates that wait, so that the seq in it holds when it is read.
+    pub fn notify(&mut self, confirmed: Confirmed) {
+        if self.waiting() > 0 || !self.push(|| ToShard::Confirmed(confirmed), 0) {
+            self.held.notify(confirmed);
         }
     }
 
@@ -174,7 +172,7 @@ impl InboxSender {
 
     /// Things that wait for room.
     pub fn waiting(&self) -> usize {
-        self.answers.len() + self.held.confirmed.len() + self.held.critical.len() + self.held.order.len()
+        self.answers.len() + self.held.len()
     }
 
     /// Answers that wait for room.
@@ -195,11 +193,15 @@ impl InboxSender {
             }
             self.held.confirmed.pop();
         }
-        while let Some((channel, update)) = self.held.front() {
-            if !self.push_update(channel, &update) {
+        while let Some(next) = self.held.front() {
+            let pushed = match next {
+                Next::Update(channel, update) => self.push_update(channel, &update),
+                Next::Notice(confirmed) => self.push(|| ToShard::Confirmed(confirmed), 0),
+            };
+            if !pushed {
                 return false;
             }
-            self.held.pop_front();
+            self.untold.extend(self.held.pop());
         }
         true
     }
@@ -219,56 +221,6 @@ impl InboxSender {
         let _ = self.queue.try_send(message());
         self.news = true;
         true
-    }
-}
-
-impl Held {
-    /// Takes an update in; the older one whose place it took.
-    fn hold(&mut self, channel: ChannelRef, update: Arc<Update>) -> Option<Arc<Update>> {
-        self.bytes += update.bytes();
-        if update.critical {
-            self.critical.push_back((channel, update));
-            return None;
-        }
-        let topic = (channel, update.key);
-        let replaced = self.newest.insert(topic, update);
-        match &replaced {
-            Some(older) => self.bytes -= older.bytes(),
-            None => self.order.push_back(topic),
-        }
-        replaced
-    }
-
-    /// The update that goes next.
-    fn front(&self) -> Option<(ChannelRef, Arc<Update>)> {
-        let newest = || self.order.front().map(|topic| (topic.0, Arc::clone(&self.newest[topic])));
-        self.critical.front().cloned().or_else(newest)
-    }
-
-    fn pop_front(&mut self) -> Option<(ChannelRef, Arc<Update>)> {
-        let popped = self.critical.pop_front().or_else(|| self.pop_newest());
-        self.bytes -= popped.as_ref().map_or(0, |(_, update)| update.bytes());
-        popped
-    }
-
-    fn pop_newest(&mut self) -> Option<(ChannelRef, Arc<Update>)> {
-        let topic = self.order.pop_front()?;
-        self.newest.remove(&topic).map(|update| (topic.0, update))
-    }
-
-    fn is_over(&self, limits: &InboxLimits) -> bool {
-        let one = self.critical.len() + self.order.len() == 1; // of any size
-        self.critical.len() > limits.critical_max || (self.bytes > limits.bytes_max && !one)
-    }
-
-    /// Lets the oldest go: a critical one where there are too many of those, else what waits of a key for longest.
-    fn lose(&mut self, limits: &InboxLimits) -> Option<(ChannelRef, Arc<Update>)> {
-        if self.critical.len() > limits.critical_max {
-            return self.pop_front();
-        }
-        let lost = self.pop_newest();
-        self.bytes -= lost.as_ref().map_or(0, |(_, update)| update.bytes());
-        lost.or_else(|| self.pop_front())
     }
 }
 

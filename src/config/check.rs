@@ -30,8 +30,11 @@ const RINGS_PER_SHARD_MAX: usize = 64;
 /// A WebSocket handshake of a browser has about 500 bytes; a bare one has more than this.
 const REQUEST_BYTES_MIN: usize = 256;
 const UPDATE_BYTES_MAX: usize = 64 << 20;
-/// Past this, no proxy on the way would have kept the connection.
-const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
+/// The queue's places are made at the start: these are about 1 GB for each shard.
+const INBOX_MESSAGES_MAX: usize = 16 << 20;
+/// Past this, no proxy on the way would have kept the connection; and twice of it in milliseconds is what the kernel
+/// takes as TCP_USER_TIMEOUT (an `int`).
+const SILENCE_MAX: Duration = Duration::from_secs(3600);
 
 /// One setting that makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -197,6 +200,7 @@ fn check_bounds(config: &Config, found: &mut Vec<Violation>) {
         ("shards", config.shards, SHARDS_MAX),
         ("limits.rings_per_shard", limits.rings_per_shard, RINGS_PER_SHARD_MAX),
         ("limits.update_bytes_max", limits.update_bytes_max, UPDATE_BYTES_MAX),
+        ("limits.inbox_messages_max", limits.inbox_messages_max, INBOX_MESSAGES_MAX),
     ] {
         if value > max {
             refuse(found, key, Rule::Above { value: value.to_string(), max: max.to_string() });
@@ -206,10 +210,12 @@ fn check_bounds(config: &Config, found: &mut Vec<Violation>) {
         let (value, min) = (limits.request_bytes_max.to_string(), REQUEST_BYTES_MIN.to_string());
         refuse(found, "limits.request_bytes_max", Rule::Below { value, min });
     }
+    let outboxes = ("limits.outbox_bytes_per_shard_max", limits.outbox_bytes_per_shard_max);
     let partial = ("limits.partial_bytes_per_shard_max", limits.partial_bytes_per_shard_max);
     for (key, value, (other, max)) in [
         ("limits.update_bytes_max", limits.update_bytes_max, ("limits.inbox_bytes_max", limits.inbox_bytes_max)),
         ("limits.update_bytes_max", limits.update_bytes_max, ("limits.outbox_bytes_max", limits.outbox_bytes_max)),
+        ("limits.outbox_bytes_max", limits.outbox_bytes_max, outboxes),
         ("limits.request_bytes_max", limits.request_bytes_max, partial),
         ("limits.message_bytes_max", limits.message_bytes_max, partial),
     ] {
@@ -218,10 +224,12 @@ fn check_bounds(config: &Config, found: &mut Vec<Violation>) {
         }
     }
     let heartbeat = &config.heartbeat;
-    for (key, value) in
-        [("heartbeat.ping_after", heartbeat.ping_after), ("heartbeat.pong_timeout", heartbeat.pong_timeout)]
-    {
-        if value > HEARTBEAT_MAX {
+    for (key, value) in [
+        ("heartbeat.ping_after", heartbeat.ping_after),
+        ("heartbeat.pong_timeout", heartbeat.pong_timeout),
+        ("limits.stall_timeout", limits.stall_timeout),
+    ] {
+        if value > SILENCE_MAX {
             refuse(found, key, Rule::Above { value: format!("{}s", value.as_secs()), max: "1h".to_owned() });
         }
     }

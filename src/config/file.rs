@@ -82,6 +82,15 @@ mod tests {
             ("[drain]\ntimeout = '0s'", "FILE:2:11: drain.timeout: must not be 0"),
             ("limits.rings_per_shard = 0", "FILE:1:26: limits.rings_per_shard: must not be 0"),
             ("limits.rings_per_shard = 65", "FILE:1:26: limits.rings_per_shard: 65 is above 64"),
+            (
+                "limits.inbox_messages_max = 9223372036854775807",
+                "FILE:1:29: limits.inbox_messages_max: 9223372036854775807 is above 16777216",
+            ),
+            ("limits.stall_timeout = '60d'", "FILE:1:24: limits.stall_timeout: 5184000s is above 1h"),
+            (
+                "limits.outbox_bytes_per_shard_max = 2000000",
+                "FILE:1:37: limits.outbox_bytes_max: 2097152 is above `limits.outbox_bytes_per_shard_max`",
+            ),
             ("limits.request_bytes_max = 255", "FILE:1:28: limits.request_bytes_max: 255 is below 256"),
             (
                 "limits.inbox_bytes_max = 9",

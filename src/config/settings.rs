@@ -99,7 +99,7 @@ pub struct Limits {
     pub outbox_messages_max: usize,
     /// Bytes that wait for one socket which is behind; past it, its channel's policy decides.
     pub outbox_bytes_max: usize,
-    /// Bytes that wait for all sockets of a shard; past it, those with most waiting conflate first, then drop their oldest, and are closed where what waits may not be dropped.
+    /// Bytes that wait for all sockets of a shard, of which what `max_rate` holds back takes a quarter at most (past that, what is due first passes early); past it, those with most waiting conflate first, then drop their oldest, and are closed where what waits may not be dropped.
     pub outbox_bytes_per_shard_max: usize,
     /// Critical updates that wait for one socket; past it, the socket is closed as a slow consumer.
     pub critical_messages_max: usize,
@@ -167,7 +167,7 @@ pub struct ChannelRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<bool>", example = true)]
     pub critical: Option<Critical>,
-    /// Updates a second that are let through for each key and channel, for everyone; between, only the newest is kept.
+    /// Updates a second that are let through for each key and channel, for everyone; between, only the newest is kept (see `outbox_bytes_per_shard_max`). Of more than 16,384 keys at a time, some may pass early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 10.0)]
     pub max_rate: Option<f64>,

@@ -96,6 +96,11 @@ impl Channel {
         self.audiences.iter().all(|audience| audience.members.is_empty())
     }
 
+    /// Which channel at its place this is.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
     fn faces(&self) -> Faces {
         let used = Face::ALL.into_iter().filter(|face| !self.audiences[face.index()].members.is_empty());
         used.fold(Faces::NONE, Faces::with)

@@ -1,11 +1,18 @@
 //! `max_rate` of one channel: for each key, an update is let through at once if the last one is long enough ago, and
 //! else held back until it is; of those held back only the newest is kept, for everyone. Pure: time is an argument.
+//!
+//! Invariant: of keys with nothing held back at most [`IDLE_KEYS_MAX`] are known. What is held back is bounded by whoever
+//! holds the throttles, in bytes.
 
 use super::Update;
 use hashbrown::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Keys whose time is over are forgotten when there are more than this many.
+/// Keys that are known although nothing of them is held back; past it those whose time ends first are forgotten, and
+/// their next update may pass before its time. About 1 MB a channel.
+const IDLE_KEYS_MAX: usize = 16_384;
+/// Tables of up to this many keys are not made smaller.
 const KEYS_KEPT: usize = 64;
 
 /// See the module.
@@ -13,7 +20,8 @@ const KEYS_KEPT: usize = 64;
 pub struct Throttle {
     interval_us: u64,
     keys: HashMap<u64, Pulse>,
-    prune_at: usize,
+    /// When a key's next one may pass, and the key, in order of time: each passing adds one, so some are no longer true.
+    passed: VecDeque<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -47,18 +55,15 @@ impl Throttle {
     /// `rate` updates a second for each key.
     pub fn new(rate: f64) -> Self {
         let interval_us = (1e6 / rate).clamp(1.0, 3.6e9) as u64;
-        Self { interval_us, keys: HashMap::new(), prune_at: KEYS_KEPT }
+        Self { interval_us, keys: HashMap::new(), passed: VecDeque::new() }
     }
 
     /// An update that is owed to `owed` subscribers arrives.
     pub fn offer(&mut self, update: &Arc<Update>, owed: u64, now_us: u64) -> Verdict {
-        if self.keys.len() >= self.prune_at {
-            self.keys.retain(|_, pulse| pulse.held.is_some() || pulse.next_us > now_us);
-            self.prune_at = (self.keys.len() * 2).max(KEYS_KEPT);
-        }
+        self.forget(now_us);
         let pulse = self.keys.entry(update.key).or_insert(Pulse { next_us: 0, held: None });
         if pulse.held.is_none() && pulse.next_us <= now_us {
-            pulse.next_us = now_us + self.interval_us;
+            self.pass(update.key, now_us);
             return Verdict::Pass;
         }
         match pulse.held.replace(Held { update: Arc::clone(update), owed }) {
@@ -67,17 +72,47 @@ impl Throttle {
         }
     }
 
-    /// The update of `key` that was held back until now, if it still is.
+    /// What is held back of `key`.
+    pub fn held(&self, key: u64) -> Option<&Held> {
+        self.keys.get(&key)?.held.as_ref()
+    }
+
+    /// Lets what is held back of `key` pass now, whether its time has come or not.
     pub fn release(&mut self, key: u64, now_us: u64) -> Option<Held> {
-        let pulse = self.keys.get_mut(&key)?;
-        let held = pulse.held.take_if(|_| pulse.next_us <= now_us)?;
-        pulse.next_us = now_us + self.interval_us;
+        let held = self.keys.get_mut(&key)?.held.take()?;
+        self.pass(key, now_us);
+        self.forget(now_us);
         Some(held)
     }
 
-    /// Takes everything that is held back, in no order.
-    pub fn clear(&mut self) -> impl Iterator<Item = Held> {
-        self.keys.drain().filter_map(|(_, pulse)| pulse.held)
+    /// Takes everything that is held back, in no order, with its time.
+    pub fn clear(&mut self) -> impl Iterator<Item = (u64, Held)> {
+        self.passed = VecDeque::new();
+        std::mem::take(&mut self.keys).into_values().filter_map(|pulse| Some((pulse.next_us, pulse.held?)))
+    }
+
+    fn pass(&mut self, key: u64, now_us: u64) {
+        let next_us = now_us + self.interval_us;
+        if let Some(pulse) = self.keys.get_mut(&key) {
+            pulse.next_us = next_us;
+            self.passed.push_back((next_us, key));
+        }
+    }
+
+    /// Forgets the keys whose time is over, and some of those whose time is not, where there are too many.
+    fn forget(&mut self, now_us: u64) {
+        while self.passed.len() >= IDLE_KEYS_MAX || self.passed.front().is_some_and(|(next_us, _)| *next_us <= now_us) {
+            let Some((next_us, key)) = self.passed.pop_front() else { break };
+            if self.keys.get(&key).is_some_and(|pulse| pulse.next_us == next_us && pulse.held.is_none()) {
+                self.keys.remove(&key);
+            }
+        }
+        if self.keys.len() * 4 < self.keys.capacity() && self.keys.capacity() > KEYS_KEPT {
+            self.keys.shrink_to(self.keys.len() * 2);
+        }
+        if self.passed.len() * 4 < self.passed.capacity() && self.passed.capacity() > KEYS_KEPT {
+            self.passed.shrink_to(self.passed.len() * 2);
+        }
     }
 }
 
@@ -97,12 +132,12 @@ mod tests {
         assert!(matches!(throttle.offer(&update(3, 7), 3, 2_000), Verdict::HeldUntil(101_000)));
         let replaced = throttle.offer(&update(4, 7), 5, 3_000);
         assert!(matches!(replaced, Verdict::Replaced(held) if held.update.seq == 3 && held.owed == 3));
-        assert!(throttle.release(7, 100_999).is_none(), "not yet");
+        assert!(throttle.held(8).is_none() && throttle.held(7).is_some_and(|held| held.update.seq == 4));
         let held = throttle.release(7, 101_000).unwrap();
         assert_eq!((held.update.seq, held.owed), (4, 5));
         assert!(throttle.release(7, 101_000).is_none(), "once");
         assert!(matches!(throttle.offer(&update(5, 7), 5, 150_000), Verdict::HeldUntil(201_000)));
-        assert_eq!(throttle.clear().map(|held| held.owed).sum::<u64>(), 5);
+        assert_eq!(throttle.clear().map(|(at_us, held)| (at_us, held.owed)).collect::<Vec<_>>(), [(201_000, 5)]);
         assert_eq!(throttle.clear().count(), 0);
     }
 
@@ -112,7 +147,8 @@ mod tests {
         for key in 0..100_000 {
             let _ = throttle.offer(&update(key, key), 1, key * 1_000);
         }
-        assert!(throttle.keys.len() <= 2 * KEYS_KEPT, "{}", throttle.keys.len());
+        assert!(throttle.keys.len() <= 2 && throttle.passed.len() <= 2, "{throttle:?}");
+        assert!(throttle.keys.capacity() <= 2 * KEYS_KEPT && throttle.passed.capacity() <= 2 * KEYS_KEPT);
     }
 
     #[test]
@@ -121,7 +157,6 @@ mod tests {
         for key in 0..200 {
             assert!(matches!(throttle.offer(&update(key, key), 1, 0), Verdict::Pass));
         }
-        assert_eq!(throttle.prune_at, 256, "it looks through all of them only when there are twice as many");
         for key in 0..200 {
             assert!(matches!(throttle.offer(&update(key, key), 1, 10), Verdict::HeldUntil(1_000_000)));
         }
@@ -129,5 +164,20 @@ mod tests {
             assert!(matches!(throttle.offer(&update(key, key), 1, 2_000_000), Verdict::Pass));
         }
         assert!((0..200).all(|key| throttle.release(key, 2_000_000).is_some()));
+    }
+
+    #[test]
+    fn of_too_many_keys_at_a_time_those_whose_time_ends_first_are_forgotten() {
+        let mut throttle = Throttle::new(0.001);
+        let most = IDLE_KEYS_MAX as u64;
+        assert!(matches!(throttle.offer(&update(1, 0), 1, 0), Verdict::Pass));
+        assert!(matches!(throttle.offer(&update(2, 0), 1, 0), Verdict::HeldUntil(_)));
+        for key in 1..3 * most {
+            assert!(matches!(throttle.offer(&update(key, key), 1, key), Verdict::Pass));
+        }
+        assert!(throttle.passed.len() <= IDLE_KEYS_MAX && throttle.keys.len() <= IDLE_KEYS_MAX + 1);
+        assert!(matches!(throttle.offer(&update(9, 1), 1, 3 * most), Verdict::Pass), "it was forgotten");
+        assert!(matches!(throttle.offer(&update(9, 3 * most - 1), 1, 3 * most), Verdict::HeldUntil(_)));
+        assert!(throttle.release(0, 3 * most).is_some_and(|held| held.update.seq == 2), "what is held back is not");
     }
 }

@@ -134,8 +134,10 @@ counters! {
         ended [EndReason],
         /// Updates that wait now: in outboxes, on their way to the kernel, or held back by `max_rate`.
         outbox_messages,
-        /// Bytes that wait in outboxes now.
+        /// Bytes that wait now: in outboxes, or held back by `max_rate` (once an update and shard).
         outbox_bytes,
+        /// Updates that passed before `max_rate` let them, because too much was held back.
+        released_early,
         /// Sockets that do not keep up now.
         behind,
         /// Bytes of unfinished requests and frames now.

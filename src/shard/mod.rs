@@ -152,9 +152,13 @@ impl<R: Ring> Shard<R> {
             self.complete(completion);
             completions += 1;
         }
-        self.release_due();
+        if let Some((channel, update)) = self.carried.take() {
+            self.arrive(channel, update);
+        }
+        let released = self.release_due();
         let drained = self.drain_inbox();
         self.fan_out();
+        self.keep_to_share();
         self.close_too_slow();
         self.keep_to_budget();
         self.channels.tell(|telling| tell(&self.outlet, self.id, telling));
@@ -166,7 +170,8 @@ impl<R: Ring> Shard<R> {
         self.counters.turns += 1;
         self.counters.last_turn_us = now_us;
         self.counters.inbox_depth = self.inbox.depth() as u64;
-        Ok(completions == COMPLETIONS_PER_TURN || !drained || !self.to_read.is_empty() || !self.to_flush.is_empty())
+        let taken = completions < COMPLETIONS_PER_TURN && released && drained;
+        Ok(!taken || !self.to_read.is_empty() || !self.to_flush.is_empty())
     }
 
     /// Says how long the last turn took, in microseconds.
@@ -232,11 +237,8 @@ impl<R: Ring> Shard<R> {
 
     /// Takes what the source has sent, within bounds; whether that was all.
     fn drain_inbox(&mut self) -> bool {
-        if let Some((channel, update)) = self.carried.take() {
-            self.arrive(channel, update);
-        }
         let mut taken = 0;
-        while taken < INBOX_PER_TURN && self.carried.is_none() {
+        while taken < INBOX_PER_TURN && self.carried.is_none() && !self.holds_too_much() {
             let Some(message) = self.inbox.try_recv() else {
                 self.inbox.settle();
                 return true;

@@ -10,7 +10,6 @@ use crate::bus::{Offer, PublishError, ToShard, ToSource};
 use crate::ids::ShardId;
 use crate::lifecycle::Clock;
 use crate::metrics::SourceCounters;
-use hashbrown::HashSet;
 use std::time::Duration;
 
 /// Answers to clients that may wait in front of a full inbox. Past it the shard's requests are left where they are: its
@@ -68,6 +67,7 @@ impl Desk {
         for word in self.words.drain(..) {
             match word {
                 Word::Confirmed(shard, confirmed) => self.shards[shard.index()].inbox.confirm(confirmed),
+                Word::Notice(shard, confirmed) => self.shards[shard.index()].inbox.notify(confirmed),
                 Word::Update(shard, channel, update) => {
                     self.counters.offered += 1;
                     match self.shards[shard.index()].inbox.offer(channel, update) {
@@ -130,28 +130,40 @@ impl Desk {
 
     /// Hands over what had to wait, as far as there is room, and wakes the shards: once a batch.
     pub fn hand_over(&mut self) {
-        self.tell_overrun();
-        for ShardLink { inbox, .. } in &mut self.shards {
-            let _ = inbox.flush(); // where something stays, the shard rings when it has made room
-            inbox.ring();
+        loop {
+            for ShardLink { inbox, .. } in &mut self.shards {
+                let _ = inbox.flush(); // where something stays, the shard rings when it has made room
+            }
+            if !self.tell_overrun() {
+                break;
+            }
         }
+        self.shards.iter_mut().for_each(|shard| shard.inbox.ring());
     }
 
-    /// What was lost in front of full inboxes is told: those channels begin new epochs.
-    fn tell_overrun(&mut self) {
-        let mut channels = HashSet::new();
+    /// What was lost in front of full inboxes is told: those channels begin new epochs. Whether there was anything new.
+    fn tell_overrun(&mut self) -> bool {
+        let (now_us, mut lost, mut untold) = (self.now_us(), 0, 0);
         for (shard, ShardLink { inbox, .. }) in self.shards.iter_mut().enumerate() {
-            let lost = inbox.take_lost();
-            self.counters.overrun += lost.len() as u64;
-            channels.extend(lost.into_iter().map(|(channel, _)| (ShardId(shard as u16), channel)));
-        }
-        if !channels.is_empty() {
-            if self.overrun.allows(self.now_us()) {
-                let lost = self.counters.overrun;
-                tracing::warn!(lost, "a shard does not keep up and too much waited for it: updates were lost");
+            let shard = ShardId(shard as u16);
+            for (channel, _) in inbox.take_lost() {
+                lost += 1;
+                self.table.missed(shard, channel, now_us);
             }
-            self.with_table(|table, words| table.missed(&channels, words));
+            for channel in inbox.take_untold() {
+                untold += 1;
+                self.table.missed(shard, channel, now_us);
+            }
         }
+        self.counters.overrun += lost;
+        if lost > 0 && self.overrun.allows(now_us) {
+            let lost = self.counters.overrun;
+            tracing::warn!(lost, "a shard does not keep up and too much waited for it: updates were lost");
+        }
+        self.with_table(|table, words| {
+            table.begin_epochs(now_us, words);
+            !words.is_empty()
+        }) || lost + untold > 0
     }
 
     /// Everything that is shown, as one array.

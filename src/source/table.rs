@@ -4,6 +4,7 @@
 //! where the channel is subscribed or nothing can be waited for, else when it is.
 //! Invariant: within an epoch `seq` grows by one with each update; where updates may have been missed, the epoch is new.
 //! Invariant: what nobody wants any more is forgotten after the linger.
+//! Invariant: however much shards miss of a channel, that begins at most one epoch of it in [`EPOCH_PAUSE_US`].
 
 use crate::bus::{Confirmed, Demand};
 use crate::config::ChannelRule;
@@ -11,16 +12,21 @@ use crate::fanout::Update;
 use crate::ids::{ChannelRef, Epoch, Face, Faces, ShardId};
 use crate::wire::envelope::{json_update, raw_update};
 use crate::wire::sort::Sorter;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Between two epochs of a channel that begin because shards missed updates: a notice goes to every subscriber.
+const EPOCH_PAUSE_US: u64 = 1_000_000;
+
 /// What is to be handed to a shard.
 #[derive(Clone, Debug)]
 pub enum Word {
-    /// What holds for a subscription.
+    /// The answer to a demand.
     Confirmed(ShardId, Confirmed),
+    /// The channel is in a new epoch.
+    Notice(ShardId, Confirmed),
     /// A channel's next update.
     Update(ShardId, ChannelRef, Arc<Update>),
 }
@@ -70,6 +76,10 @@ pub struct Table {
     channels: HashMap<Arc<str>, Channel>,
     /// Channels that nobody wants, by the time (in microseconds) at which they are forgotten.
     lingering: BTreeSet<(u64, Arc<str>)>,
+    /// The names of channels by what shards know them as.
+    places: HashMap<(ShardId, ChannelRef), Arc<str>>,
+    /// Channels of which shards missed updates, by the time (in microseconds) at which they begin new epochs for it.
+    overrun: BTreeSet<(u64, Arc<str>)>,
     link: Link,
     linger_us: u64,
     update_bytes_max: usize,
@@ -86,6 +96,8 @@ struct Channel {
     stands: Stands,
     /// Updates may have been missed in this epoch.
     missed: bool,
+    /// Until then it begins no epoch because shards missed updates.
+    epoch_until_us: u64,
     /// The faces that updates are encoded for: those of all wants.
     faces: Faces,
     wants: Vec<Want>,
@@ -121,6 +133,8 @@ impl Table {
             rules: rules.iter().map(|rule| (rule.clone(), sorter(rule))).collect(),
             channels: HashMap::new(),
             lingering: BTreeSet::new(),
+            places: HashMap::new(),
+            overrun: BTreeSet::new(),
             link: if embedded { Link::Embedded } else { Link::Away },
             linger_us: linger.as_micros() as u64,
             update_bytes_max,
@@ -146,7 +160,10 @@ impl Table {
         if let Some(until_us) = channel.until_us.take() {
             self.lingering.remove(&(until_us, Arc::clone(&demand.name)));
         }
-        channel.take_in(demand);
+        if let Some(place) = channel.take_in(demand) {
+            self.places.remove(&(demand.shard, place));
+        }
+        self.places.entry((demand.shard, demand.channel)).or_insert_with(|| Arc::clone(&demand.name));
         if channel.stands != Stands::Waiting || self.link != Link::Up {
             channel.answer(words);
         }
@@ -215,14 +232,24 @@ impl Table {
         unwanted
     }
 
-    /// Shards have missed updates of these channels: their epochs are over.
-    pub fn missed(&mut self, channels: &HashSet<(ShardId, ChannelRef)>, words: &mut Vec<Word>) {
-        for channel in self.channels.values_mut() {
-            if channel.wants.iter().any(|want| channels.contains(&(want.shard, want.channel))) {
-                channel.missed = true;
-                if channel.stands == Stands::Confirmed {
-                    channel.confirm(&mut self.epochs, words);
-                }
+    /// A shard has missed an update of what it knows as `place`: the channel's epoch is over, as soon as it may be.
+    pub fn missed(&mut self, shard: ShardId, place: ChannelRef, now_us: u64) {
+        let Some(name) = self.places.get(&(shard, place)) else { return };
+        let Some(channel) = self.channels.get_mut(name) else { return };
+        if !std::mem::replace(&mut channel.missed, true) {
+            self.overrun.insert((channel.epoch_until_us.max(now_us), Arc::clone(name)));
+        }
+    }
+
+    /// Begins the epochs that are due because shards have missed updates.
+    pub fn begin_epochs(&mut self, now_us: u64, words: &mut Vec<Word>) {
+        while self.overrun.first().is_some_and(|(at_us, _)| *at_us <= now_us) {
+            let Some((_, name)) = self.overrun.pop_first() else { break };
+            let Some(channel) = self.channels.get_mut(&name) else { continue };
+            // Whatever else ended its epoch since has told its subscribers, or will.
+            if channel.missed && channel.stands == Stands::Confirmed && channel.epoch_until_us <= now_us {
+                channel.epoch_until_us = now_us + EPOCH_PAUSE_US;
+                channel.confirm(&mut self.epochs, words);
             }
         }
     }
@@ -244,9 +271,10 @@ impl Table {
         expired
     }
 
-    /// When [`Table::expire`] has something to do, in microseconds.
+    /// When [`Table::expire`] or [`Table::begin_epochs`] has something to do, in microseconds.
     pub fn due_us(&self) -> Option<u64> {
-        self.lingering.first().map(|(until_us, _)| *until_us)
+        let first = |times: &BTreeSet<(u64, Arc<str>)>| times.first().map(|(at_us, _)| *at_us);
+        [first(&self.lingering), first(&self.overrun)].into_iter().flatten().min()
     }
 
     /// Channels that some shard wants.
@@ -267,6 +295,7 @@ impl Table {
             seq: 0,
             stands: if self.link == Link::Embedded { Stands::Confirmed } else { Stands::Waiting },
             missed: self.link == Link::Away,
+            epoch_until_us: 0,
             faces: Faces::NONE,
             wants: Vec::new(),
             until_us: None,
@@ -276,6 +305,7 @@ impl Table {
     fn forget(&mut self, demand: &Demand, now_us: u64) {
         let Some(channel) = self.channels.get_mut(&demand.name) else { return };
         channel.wants.retain(|want| (want.shard, want.channel) != (demand.shard, demand.channel));
+        self.places.remove(&(demand.shard, demand.channel));
         channel.unite_faces();
         if channel.wants.is_empty() && channel.until_us.is_none() {
             let until_us = now_us + self.linger_us;
@@ -286,17 +316,22 @@ impl Table {
 }
 
 impl Channel {
-    fn take_in(&mut self, demand: &Demand) {
+    /// Answers what the shard knew the channel as before, where that was something else.
+    fn take_in(&mut self, demand: &Demand) -> Option<ChannelRef> {
         let known = self.wants.iter_mut().find(|want| want.shard == demand.shard);
         // A channel that the shard has given another place to is another channel to it.
         let answered = known.as_ref().filter(|want| want.channel == demand.channel).and_then(|want| want.answered);
         let Demand { shard, channel, faces, sockets, version, .. } = *demand;
         let want = Want { shard, channel, faces, sockets, version, answered };
-        match known {
-            Some(known) => *known = want,
-            None => self.wants.push(want),
-        }
+        let before = match known {
+            Some(known) => Some(std::mem::replace(known, want).channel),
+            None => {
+                self.wants.push(want);
+                None
+            }
+        };
         self.unite_faces();
+        before.filter(|before| *before != channel)
     }
 
     fn unite_faces(&mut self) {
@@ -307,19 +342,25 @@ impl Channel {
         self.stands = Stands::Confirmed;
         if std::mem::take(&mut self.missed) {
             self.epoch = Epoch(epochs.u64(..));
-            self.wants.iter_mut().for_each(|want| want.answered = None);
+            let answered = self.wants.iter().filter(|want| want.answered == Some(want.version));
+            words.extend(answered.map(|want| Word::Notice(want.shard, self.word(want))));
         }
         self.answer(words);
     }
 
     /// Answers every demand that is not answered yet.
     fn answer(&mut self, words: &mut Vec<Word>) {
-        for want in self.wants.iter_mut().filter(|want| want.answered != Some(want.version)) {
-            want.answered = Some(want.version);
-            let Want { channel, version, faces, .. } = *want;
-            let confirmed = Confirmed { channel, version, faces, epoch: self.epoch, seq: self.seq };
-            words.push(Word::Confirmed(want.shard, confirmed));
+        for at in 0..self.wants.len() {
+            let version = Some(self.wants[at].version);
+            if std::mem::replace(&mut self.wants[at].answered, version) != version {
+                words.push(Word::Confirmed(self.wants[at].shard, self.word(&self.wants[at])));
+            }
         }
+    }
+
+    fn word(&self, want: &Want) -> Confirmed {
+        let Want { channel, version, faces, .. } = *want;
+        Confirmed { channel, version, faces, epoch: self.epoch, seq: self.seq }
     }
 }
 

@@ -35,6 +35,8 @@ struct Sub {
     /// By key: the newest that came of the others.
     keys: BTreeMap<u64, u64>,
     epoch: u64,
+    /// Where it was told that the channel stands, by a notice that goes behind what was published until then.
+    noticed: u64,
 }
 
 /// How it answers pings.

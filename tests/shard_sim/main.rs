@@ -130,6 +130,7 @@ fn counts(world: &mut World) -> Vec<(&'static str, u64)> {
         ("updates spilled", shard.dropped[DropReason::ShardBudget as usize]),
         ("critical updates", source.critical),
         ("updates that came too soon for their rule", source.too_soon),
+        ("updates that passed before their time", shard.released_early),
         ("times that a socket fell behind", paces.fell_behind),
         ("times that a socket caught up", paces.caught_up),
         ("windows exhausted", paces.windows_exhausted),

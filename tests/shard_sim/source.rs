@@ -3,10 +3,10 @@
 
 use spillgate::bus::{Confirmed, Demand, InboxSender, Offer, OutletReceiver, PublishError, Ticket, ToShard, ToSource};
 use spillgate::fanout::Update;
-use spillgate::ids::{Epoch, Face, Faces};
+use spillgate::ids::{ChannelRef, Epoch, Face, Faces};
 use spillgate::sys::Doorbell;
 use spillgate::wire::envelope::{json_update, raw_update};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,6 +32,10 @@ pub struct Channel {
     pub updates: BTreeMap<u64, Arc<Update>>,
     /// What a newer update replaced before the shard had room for it, or was lost for want of room.
     pub conflated: BTreeSet<u64>,
+    /// Epochs of which subscribers were told behind all that had been published before, and not by the answer to a demand.
+    pub noticed: BTreeSet<u64>,
+    /// A loss is told then.
+    tells_at: Option<u64>,
     wanted: Option<Demand>,
     encoded: Faces,
     confirms_at: Option<u64>,
@@ -63,6 +67,8 @@ pub struct Source {
     /// How often it listens to the shard, of 256 times.
     attention: u8,
     answers: Vec<(u64, Ticket, Result<(), PublishError>)>,
+    /// Which channel the shard has, or had, at each place.
+    placed: HashMap<ChannelRef, usize>,
     pub channels: Vec<Channel>,
     pub counts: Counts,
 }
@@ -94,6 +100,7 @@ impl Source {
             waiting: false,
             step: 0,
             answers: Vec::new(),
+            placed: HashMap::new(),
             channels: NAMES.into_iter().map(channel).collect(),
             counts: Counts::default(),
         }
@@ -111,6 +118,9 @@ impl Source {
         for at in 0..CHANNELS {
             if self.channels[at].confirms_at.is_some_and(|at| at <= self.step) {
                 self.confirm(at);
+            }
+            if self.channels[at].tells_at.is_some_and(|at| at <= self.step) {
+                self.begin_epoch(at);
             }
         }
         for at in (0..self.answers.len()).rev() {
@@ -133,13 +143,17 @@ impl Source {
         if !self.waiting || self.bell.take().is_ok() {
             self.waiting = !self.inbox.flush();
         }
+        for place in self.inbox.take_untold() {
+            self.tell_later(place);
+        }
         self.bell.asleep();
         self.inbox.ring();
     }
 
     /// Whether everything that was asked was answered, and handed over.
     pub fn is_idle(&self) -> bool {
-        let confirming = self.channels.iter().any(|channel| channel.confirms_at.is_some());
+        let confirming =
+            self.channels.iter().any(|channel| channel.confirms_at.is_some() || channel.tells_at.is_some());
         !confirming
             && self.answers.is_empty()
             && self.outlet.is_empty()
@@ -168,6 +182,7 @@ impl Source {
                 if before.is_none_or(|before| before.version != demand.version) {
                     channel.confirms_at = Some(self.step + delay);
                 }
+                self.placed.insert(demand.channel, at);
                 channel.wanted = Some(demand);
             }
             ToSource::Publish { ticket, .. } => {
@@ -191,6 +206,7 @@ impl Source {
         let Some(Demand { channel: place, version, faces, .. }) = channel.wanted else { return };
         channel.encoded = faces;
         self.counts.confirmed += 1;
+        channel.noticed.remove(&channel.epoch); // it overtakes the notice, if that still waits
         let (epoch, seq) = (Epoch(channel.epoch), channel.seq);
         self.inbox.confirm(Confirmed { channel: place, version, faces, epoch, seq });
     }
@@ -199,9 +215,23 @@ impl Source {
         let channel = &mut self.channels[at];
         channel.epoch += 1;
         channel.seq += self.rng.u64(0..3);
+        channel.tells_at = None;
         self.counts.epochs += 1;
-        if channel.confirms_at.is_none() && channel.wanted.is_some() {
-            self.confirm(at);
+        if channel.confirms_at.is_some() {
+            return;
+        }
+        let Some(Demand { channel: place, version, faces, .. }) = channel.wanted else { return };
+        channel.noticed.insert(channel.epoch);
+        let (epoch, seq) = (Epoch(channel.epoch), channel.seq);
+        self.inbox.notify(Confirmed { channel: place, version, faces, epoch, seq });
+    }
+
+    /// Subscribers of a channel have to be told of a loss, some time from now.
+    fn tell_later(&mut self, place: ChannelRef) {
+        let known = |channel: &&mut Channel| channel.wanted.as_ref().is_some_and(|wanted| wanted.channel == place);
+        let step = self.step + self.rng.u64(0..20);
+        if let Some(channel) = self.channels.iter_mut().find(known) {
+            channel.tells_at.get_or_insert(step);
         }
     }
 
@@ -251,13 +281,10 @@ impl Source {
         }
         for (place, lost) in self.inbox.take_lost() {
             self.counts.overrun += 1;
-            let of =
-                |channel: &Channel| channel.updates.get(&lost.seq).is_some_and(|update| Arc::ptr_eq(update, &lost));
-            let at = self.channels.iter().position(of).expect("it was published");
-            self.channels[at].conflated.insert(lost.seq);
-            if self.channels[at].wanted.as_ref().is_some_and(|wanted| wanted.channel == place) {
-                self.begin_epoch(at);
-            }
+            let at = self.placed[&place];
+            assert!(self.channels[at].updates.contains_key(&lost), "{lost} was never published");
+            self.channels[at].conflated.insert(lost);
+            self.tell_later(place);
         }
     }
 

@@ -308,6 +308,9 @@ impl World {
         }
         let excused = self.clients.iter().filter(|client| !client.is_owed()).count() as u64;
         let behind = self.counters().behind;
+        let counters = self.counters();
+        let waits = (counters.outbox_messages, counters.outbox_bytes);
+        assert!(excused > 0 || waits == (0, 0), "nothing waits for anyone, and {waits:?} are counted");
         assert!(behind <= excused, "{behind} are behind, and only {excused} have a reason to be");
     }
 

@@ -35,6 +35,7 @@ fn ask(table: &mut Table, demand: &Demand) -> (Vec<String>, bool) {
 fn said(words: &[Word]) -> Vec<String> {
     let said = words.iter().map(|word| match word {
         Word::Confirmed(shard, confirmed) => format!("{}:v{}", shard.0, confirmed.version),
+        Word::Notice(shard, confirmed) => format!("{}:n{}", shard.0, confirmed.version),
         Word::Update(shard, _, update) => format!("{}:#{}", shard.0, update.seq),
     });
     said.collect()
@@ -42,7 +43,7 @@ fn said(words: &[Word]) -> Vec<String> {
 
 fn confirmed(words: &[Word]) -> Vec<Confirmed> {
     let confirmed = words.iter().filter_map(|word| match word {
-        Word::Confirmed(_, confirmed) => Some(*confirmed),
+        Word::Confirmed(_, confirmed) | Word::Notice(_, confirmed) => Some(*confirmed),
         Word::Update(..) => None,
     });
     confirmed.collect()
@@ -208,7 +209,7 @@ proptest! {
         }
         (0..3).for_each(|shard| drop(table.demand(&demand(shard, Faces::NONE, 0), 0, &mut words)));
         table.expire(u64::MAX);
-        prop_assert!(table.channels.is_empty() && table.lingering.is_empty());
+        prop_assert!(table.channels.is_empty() && table.lingering.is_empty() && table.places.is_empty());
         prop_assert_eq!(table.channels_confirmed(), 0);
     }
 }
@@ -222,12 +223,35 @@ fn a_channel_of_which_a_shard_missed_something_begins_a_new_epoch_for_all() {
     table.confirm("c", &mut words);
     let before = confirmed(&words)[0].epoch;
     words.clear();
-    let elsewhere = (ShardId(1), ChannelRef { index: 7, generation: 5 });
-    table.missed(&[elsewhere].into_iter().collect(), &mut words);
+    table.missed(ShardId(1), ChannelRef { index: 7, generation: 5 }, 10);
+    table.begin_epochs(10, &mut words);
     assert!(words.is_empty(), "the shard has another channel there by now");
-    let here = (ShardId(1), ChannelRef { index: 7, generation: 1 });
-    table.missed(&[here].into_iter().collect(), &mut words);
-    assert_eq!(said(&words), ["0:v1", "1:v1"]);
+    table.missed(ShardId(1), ChannelRef { index: 7, generation: 1 }, 10);
+    assert_eq!(table.due_us(), Some(10));
+    ask(&mut table, &demand(1, raw(), 2));
+    table.begin_epochs(10, &mut words);
+    assert_eq!(said(&words), ["0:n1", "1:n2"]);
     assert!(confirmed(&words).iter().all(|confirmed| confirmed.epoch != before));
     assert_eq!(table.channels_confirmed(), 1);
+}
+
+#[test]
+fn however_much_is_missed_a_channel_begins_one_epoch_a_second() {
+    let mut table = table(true);
+    ask(&mut table, &demand(1, raw(), 1));
+    let (here, mut words) = (ChannelRef { index: 7, generation: 1 }, Vec::new());
+    for ms in 0..2_500 {
+        table.missed(ShardId(1), here, ms * 1000);
+        table.missed(ShardId(1), here, ms * 1000);
+        table.begin_epochs(ms * 1000, &mut words);
+    }
+    assert_eq!(said(&words), ["1:n1", "1:n1", "1:n1"]);
+    assert_eq!(table.due_us(), Some(3_000_000), "what was missed since has yet to be told");
+    table.begin_epochs(3_000_000, &mut words);
+    assert_eq!((words.len(), table.due_us()), (4, None));
+    table.missed(ShardId(1), here, 3_000_001);
+    ask(&mut table, &demand(1, Faces::NONE, 2));
+    table.expire(u64::MAX);
+    table.begin_epochs(u64::MAX, &mut words);
+    assert_eq!(words.len(), 4, "nobody is there to be told");
 }

@@ -5,7 +5,7 @@
 
 use super::{Client, Pongs, Sub, Verb, View};
 use crate::settings::Means;
-use crate::source::{DISCONNECT, RATED, Source};
+use crate::source::{DISCONNECT, GOALS, RATED, Source};
 use crate::stream::Item;
 use serde_json::Value;
 use spillgate::ids::Face;
@@ -16,7 +16,7 @@ const RUN_BYTES_MAX: usize = 48 << 10;
 impl Sub {
     /// A subscription to what is published after `owed_after`.
     fn from(owed_after: u64, epoch: u64) -> Self {
-        Self { owed_after, critical: 0, keys: Default::default(), epoch }
+        Self { owed_after, critical: 0, keys: Default::default(), epoch, noticed: 0 }
     }
 }
 
@@ -120,6 +120,10 @@ impl Client {
         };
         let owed_after = sub.owed_after.max(before);
         assert!(seq > before, "update {seq} of {name:?} came twice or late: {self:?}");
+        // Critical ones overtake notices, and `max_rate` holds back in the shard.
+        let in_line = at != GOALS && at != RATED;
+        let noticed = sub.noticed;
+        assert!(!in_line || seq > noticed, "{seq} of {name:?} came after the notice of {noticed}: {self:?}");
         self.check_gap(view, at, (!update.critical).then_some(update.key), owed_after, seq);
     }
 
@@ -149,6 +153,7 @@ impl Client {
         });
         let id = asked.as_ref().map_or(0, |(id, ..)| *id);
         let asked = asked.map(|(_, verb, at)| (verb, at));
+        let is_answer = asked.is_some();
         match (channel("subscribed"), channel("unsubscribed"), channel("published")) {
             (Some(at), None, None) => {
                 assert!(asked.is_none_or(|asked| asked == (Verb::Subscribe, at)), "{text} answers something else");
@@ -156,6 +161,9 @@ impl Client {
                 let seq = reply["seq"].as_u64().expect("a seq");
                 let sub = self.subs.entry(at).or_insert_with(|| Sub::from(seq, epoch));
                 assert!(epoch >= sub.epoch, "{text} tells of an older epoch");
+                if !is_answer && epoch > sub.epoch && source.channels[at].noticed.contains(&epoch) {
+                    sub.noticed = seq;
+                }
                 sub.epoch = epoch;
             }
             (None, Some(at), None) => {
