@@ -97,7 +97,8 @@ impl Collector for Scrape {
             "Updates that wait now: in outboxes, on their way to the kernel, or held back by max_rate.",
             all.outbox_messages,
         )?;
-        text.gauge("ws_outbox_bytes", "Bytes that wait for slow sockets now.", all.outbox_bytes)?;
+        let memory = "Memory of what waits for slow sockets now: an update that waits for many counts once a shard.";
+        text.gauge("ws_outbox_bytes", memory, all.outbox_bytes)?;
         text.gauge("ws_partial_bytes", "Bytes of unfinished requests and frames now.", all.partial_bytes)?;
         text.counter(
             "ws_polls_rearmed",

@@ -134,7 +134,7 @@ counters! {
         ended [EndReason],
         /// Updates that wait now: in outboxes, on their way to the kernel, or held back by `max_rate`.
         outbox_messages,
-        /// Bytes that wait in outboxes now.
+        /// Memory that outboxes keep now: what several sockets wait for counts once.
         outbox_bytes,
         /// Sockets that do not keep up now.
         behind,

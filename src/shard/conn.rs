@@ -73,6 +73,8 @@ pub struct Conn {
     pub since: Millis,
     /// When the client last sent something.
     pub heard: Millis,
+    /// On the list of those that are behind.
+    pub listed: bool,
     /// What it is subscribed to.
     pub subs: Subs,
     /// Bytes that wait for more bytes.

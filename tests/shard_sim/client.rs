@@ -35,6 +35,8 @@ struct Sub {
     /// By key: the newest that came of the others.
     keys: BTreeMap<u64, u64>,
     epoch: u64,
+    /// Of updates up to here it was told that some newest ones were not kept for it.
+    missed: u64,
 }
 
 /// How it answers pings.
@@ -101,7 +103,9 @@ pub struct Client {
     pub close_code: Option<u16>,
     pub ended: bool,
     pub updates: u64,
-    /// Bytes of them.
+    /// Bytes of critical ones, and of the others.
+    critical_bytes: usize,
+    /// See `critical_bytes`.
     update_bytes: usize,
 }
 
@@ -127,6 +131,7 @@ impl Client {
             close_code: None,
             ended: false,
             updates: 0,
+            critical_bytes: 0,
             update_bytes: 0,
         }
     }
