@@ -97,11 +97,9 @@ impl Collector for Scrape {
             "Updates that wait now: in outboxes, on their way to the kernel, or held back by max_rate.",
             all.outbox_messages,
         )?;
-        text.gauge(
-            "ws_outbox_bytes",
-            "Bytes that wait now: for slow sockets, or held back by max_rate (once for all sockets of a shard).",
-            all.outbox_bytes,
-        )?;
+        let memory = "Memory of what waits now, for slow sockets or for max_rate: an update that waits for many counts once \
+                      a shard.";
+        text.gauge("ws_outbox_bytes", memory, all.outbox_bytes)?;
         text.counter(
             "ws_updates_released_early",
             "Updates that passed before max_rate let them, because too much was held back.",

@@ -95,13 +95,13 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub retry_max: Duration,
-    /// Updates that wait for one socket which is behind; past it, its channel's policy decides.
+    /// Updates that wait whole for one socket; past it, its channel's policy decides: one that conflates then keeps the newest of each key, bounded by bytes alone.
     pub outbox_messages_max: usize,
-    /// Bytes that wait for one socket which is behind; past it, its channel's policy decides.
+    /// Bytes that wait for one socket; past it, its channel's policy decides: one that conflates drops the oldest, and tells clients of the JSON face that they missed it.
     pub outbox_bytes_max: usize,
-    /// Bytes that wait for all sockets of a shard, of which what `max_rate` holds back takes a quarter at most (past that, what is due first passes early); past it, those with most waiting conflate first, then drop their oldest, and are closed where what waits may not be dropped.
+    /// Bytes of memory that wait for all sockets of a shard, an update that waits for many counted once, of which what `max_rate` holds back takes a quarter at most (past that, what is due first passes early); past it, those with most waiting conflate first, then drop their oldest, and are closed where what waits may not be dropped.
     pub outbox_bytes_per_shard_max: usize,
-    /// Critical updates that wait for one socket; past it, the socket is closed as a slow consumer.
+    /// Critical updates that wait for one socket that takes nothing more or owes a pong for too long; past it, it is closed as a slow consumer. For one that reads, four windows of them may wait, and as many go out ahead of its pong.
     pub critical_messages_max: usize,
     /// Bytes of the kernel's send buffer of a socket; 0 leaves it to the kernel, and a cap throttles clients that are far away.
     pub send_buffer_bytes: usize,

@@ -27,7 +27,11 @@ pub(super) struct Line {
     /// Places that are taken.
     taken: usize,
     updates: usize,
+    /// Of them, those of channels that conflate.
+    topical: usize,
     bytes: usize,
+    /// Of them, those that no other socket shares.
+    owned: usize,
 }
 
 fn topic(run: &Run) -> Option<Topic> {
@@ -38,6 +42,21 @@ impl Line {
     /// Updates that wait (notices not counted).
     pub fn updates(&self) -> usize {
         self.updates
+    }
+
+    /// Updates that wait of channels that do not conflate.
+    pub fn untopical(&self) -> usize {
+        self.updates - self.topical
+    }
+
+    /// Places that are taken.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Bytes that wait and that no other socket shares: notices.
+    pub fn owned(&self) -> usize {
+        self.owned
     }
 
     /// Bytes that wait.
@@ -115,20 +134,32 @@ impl Line {
         Some(run)
     }
 
-    /// Drops the oldest update that may be dropped, of one channel if it is said. Notices stay, and so do the updates of
-    /// channels that would rather have the socket closed.
-    pub fn drop_oldest(&mut self, channel: Option<u32>) -> Option<Rc<Run>> {
-        let may = |run: &Rc<Run>| run.updates > 0 && run.policy != Policy::Disconnect;
-        let fits = |run: &Rc<Run>| may(run) && channel.is_none_or(|channel| channel == run.channel);
-        let at = self.places.iter().position(|place| place.as_ref().is_some_and(fits))?;
+    /// Drops the oldest update that fits and may be dropped. Notices stay, and so do the updates of channels that would
+    /// rather have the socket closed.
+    pub fn drop_oldest(&mut self, fits: impl Fn(&Run) -> bool) -> Option<Rc<Run>> {
+        let may = |run: &Rc<Run>| run.updates > 0 && run.policy != Policy::Disconnect && fits(run);
+        let at = self.places.iter().position(|place| place.as_ref().is_some_and(may))?;
         self.vacate(at)
     }
 
-    /// Takes the notice of a channel out, if one waits.
-    pub fn take_notice(&mut self, channel: u32) -> Option<Rc<Run>> {
-        let fits = |run: &Rc<Run>| run.updates == 0 && run.channel == channel;
-        let at = self.places.iter().position(|place| place.as_ref().is_some_and(fits))?;
+    /// Whether a notice about the same as this one waits.
+    pub fn has_notice(&self, notice: &Run) -> bool {
+        self.place_of_notice(notice).is_some()
+    }
+
+    /// Takes the notice about the same as this one out, if one waits.
+    pub fn take_notice(&mut self, notice: &Run) -> Option<Rc<Run>> {
+        let at = self.place_of_notice(notice)?;
         self.vacate(at)
+    }
+
+    /// Takes the place of the notice about the same, or the last place.
+    pub fn renew_notice(&mut self, notice: Rc<Run>) {
+        let Some(at) = self.place_of_notice(&notice) else { return self.push(notice) };
+        self.count(&notice);
+        if let Some(older) = self.places[at].replace(notice) {
+            self.discount(&older);
+        }
     }
 
     /// Keeps the newest of each topic, in the place of the oldest; how many went.
@@ -201,6 +232,12 @@ impl Line {
         Some(self.first + at as i64)
     }
 
+    fn place_of_notice(&self, notice: &Run) -> Option<usize> {
+        let about = (notice.channel, notice.key);
+        let fits = |run: &Rc<Run>| run.updates == 0 && (run.channel, run.key) == about;
+        self.places.iter().position(|place| place.as_ref().is_some_and(fits))
+    }
+
     fn make_index(&mut self) {
         let numbered = self.places.iter().zip(self.first..);
         let index = numbered.filter_map(|(place, number)| Some((topic(place.as_ref()?)?, number))).collect();
@@ -223,13 +260,17 @@ impl Line {
     fn count(&mut self, run: &Run) {
         self.taken += 1;
         self.updates += run.updates as usize;
+        self.topical += usize::from(topic(run).is_some());
         self.bytes += run.bytes().len();
+        self.owned += run.owned_bytes();
     }
 
     fn discount(&mut self, run: &Run) {
         self.taken -= 1;
         self.updates -= run.updates as usize;
+        self.topical -= usize::from(topic(run).is_some());
         self.bytes -= run.bytes().len();
+        self.owned -= run.owned_bytes();
     }
 }
 
@@ -252,7 +293,7 @@ mod tests {
         (0..50).for_each(|seq| line.push(run(Policy::DropOldest, 2, 0, seq)));
         for seq in 50..10_000 {
             line.push(run(Policy::DropOldest, 2, 0, seq));
-            assert_eq!(line.drop_oldest(Some(2)).unwrap().received_us, seq - 50, "the oldest");
+            assert_eq!(line.drop_oldest(|run| run.channel == 2).unwrap().received_us, seq - 50, "the oldest");
         }
         assert_eq!((line.updates(), line.bytes(), line.taken), (51, 510, 51));
         assert!(line.places.len() <= 2 * line.taken + 1, "{} places", line.places.len());
@@ -287,7 +328,7 @@ mod tests {
             assert_eq!(finds(&line, &[1]), [1001], "the last of its topic");
             assert_eq!((line.collapse(), line.pop().unwrap().received_us), (1, 1001));
             line.push(run(Policy::Conflate, 1, 1, 6));
-            assert_eq!(line.drop_oldest(None).unwrap().channel, 2);
+            assert_eq!(line.drop_oldest(|_| true).unwrap().channel, 2);
             assert_eq!(finds(&line, &[0, 1]), [0, 6]);
             assert_eq!(line.take_older(&run(Policy::Conflate, 1, 1, 0)).unwrap().received_us, 6);
             assert_eq!(line.forget(Some(1)), keys - 3);

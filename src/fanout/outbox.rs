@@ -4,24 +4,28 @@
 //! Invariant: data never displaces control or critical; control goes first, then critical, then data.
 //! Invariant: once it conflates, at most one update is pending for each channel and key, until nothing is pending.
 //! Invariant: updates of one channel and key leave in the order in which they came, and so do critical ones.
+//! Invariant: the newest of a channel and key that conflates goes only for want of bytes, and then it is said which channel missed it.
 //! Invariant: every update that was offered is pending, or was reported as conflated, dropped or handed out.
 
+use super::lane::Lane;
 use super::line::Line;
 use super::{Chunk, Run};
 use crate::config::Policy;
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// The rest of a started frame up to this size is copied, so that it does not keep a whole shared run in memory; the
 /// rest of a larger one shares the run, which costs less than a copy would.
 const COPY_MAX: usize = 16 << 10;
+/// What a place in line is reckoned to cost in memory, beside the bytes that wait in it: itself and its entry in an index.
+const PLACE_BYTES: usize = 64;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimits {
     /// Updates that are kept whole before it conflates.
     pub slack: usize,
-    /// Updates, critical ones not counted.
+    /// Updates that wait whole, critical ones not counted: those of channels that do not conflate, and of the others as
+    /// many before they do.
     pub messages_max: usize,
     /// Bytes of updates, critical ones not counted (one update of any size is always taken).
     pub bytes_max: usize,
@@ -66,13 +70,22 @@ pub struct Unsent {
 pub struct Outbox {
     /// The rest of what was started.
     started: Option<Chunk>,
-    control: VecDeque<Rc<Run>>,
-    critical: VecDeque<Rc<Run>>,
+    control: Lane,
+    critical: Lane,
     data: Line,
     /// More than `slack` updates waited since it was last empty.
     conflating: bool,
+    /// Channels of whose newest updates some were dropped, since it was last asked.
+    missed: Vec<u32>,
     /// When the oldest update of the last write was received, for the age that its pong proves.
     pub written_us: Option<u64>,
+}
+
+impl OutboxLimits {
+    /// Updates that may wait before channels that conflate do so.
+    fn whole_max(&self) -> usize {
+        self.slack.min(self.messages_max)
+    }
 }
 
 impl Gone {
@@ -90,12 +103,12 @@ impl Outbox {
             if self.critical.len() >= limits.critical_max {
                 return Offer::TooSlow(Gone::default());
             }
-            self.critical.push_back(update);
+            self.critical.push(update);
             return Offer::Queued(Gone::default());
         }
         let mut gone = Gone::default();
         if update.policy == Policy::Conflate {
-            gone.conflated = self.conflate_past(limits.slack, &update);
+            gone.conflated = self.conflate_past(limits, &update);
         }
         let bytes = update.bytes().len();
         if self.conflating
@@ -108,17 +121,18 @@ impl Outbox {
             }
             self.data.take_older(&update); // it is too large for the older one's place: as if it were new
         }
-        while self.data.updates() > 0
-            && (self.data.updates() >= limits.messages_max || self.data.bytes() + bytes > limits.bytes_max)
-        {
-            let oldest = match update.policy {
+        loop {
+            let untopical = self.data.untopical();
+            let many = update.policy != Policy::Conflate && untopical > 0 && untopical >= limits.messages_max;
+            let large = self.data.updates() > 0 && self.data.bytes() + bytes > limits.bytes_max;
+            match update.policy {
+                _ if !many && !large => break,
                 Policy::DropNewest => return Offer::Dropped,
                 Policy::Disconnect => return Offer::TooSlow(gone),
-                Policy::DropOldest => self.data.drop_oldest(Some(update.channel)),
-                Policy::Conflate => None,
-            };
-            if oldest.or_else(|| self.data.drop_oldest(None)).is_none() {
-                return Offer::TooSlow(gone); // all others are of channels that would rather have it closed
+                Policy::DropOldest if self.drop_oldest(|older| older.channel == update.channel) => {}
+                // Dropping what conflates makes room in bytes, not in places.
+                _ if self.drop_oldest(|older| large || older.policy != Policy::Conflate) => {}
+                _ => return Offer::TooSlow(gone), // all others are of channels that would rather have it closed
             }
             gone.dropped += 1;
         }
@@ -132,7 +146,7 @@ impl Outbox {
         let (mut gone, mut too_slow) = (Gone::default(), false);
         let newest = run.newest().filter(|newest| {
             parts.first().is_some_and(|part| part.policy == Policy::Conflate)
-                && (self.conflating || self.data.updates() + newest.displaceable > limits.slack)
+                && (self.conflating || self.data.updates() + newest.displaceable > limits.whole_max())
         });
         let owed = newest.map_or(parts, |newest| &newest.parts);
         if owed.len() < parts.len() {
@@ -155,13 +169,24 @@ impl Outbox {
 
     /// Word of a channel's new epoch: never dropped, and at most one waits for each channel.
     pub fn notice(&mut self, notice: Rc<Run>) {
-        self.data.take_notice(notice.channel);
+        self.data.take_notice(&notice);
         self.data.push(notice);
+    }
+
+    /// Word that a channel's newest state was not kept: the same, but a newer one takes the older one's place, so that it
+    /// is not put off for as long as more is missed.
+    pub fn missed(&mut self, notice: Rc<Run>) {
+        self.data.renew_notice(notice);
+    }
+
+    /// The channels of whose newest updates some were dropped since this was last asked.
+    pub fn take_missed(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.missed)
     }
 
     /// A reply, pong, ping or close.
     pub fn control(&mut self, run: Rc<Run>) {
-        self.control.push_back(run);
+        self.control.push(run);
     }
 
     /// Control frames that wait.
@@ -179,7 +204,7 @@ impl Outbox {
     pub fn spill(&mut self, bytes: usize) -> Gone {
         let bytes_max = self.data.bytes().saturating_sub(bytes);
         let mut gone = Gone::default();
-        while self.data.bytes() > bytes_max && self.data.drop_oldest(None).is_some() {
+        while self.data.bytes() > bytes_max && self.drop_oldest(|_| true) {
             gone.dropped += 1;
         }
         gone
@@ -234,53 +259,41 @@ impl Outbox {
             Some(chunk) => chunk,
             None => Chunk::whole(self.pop()?),
         };
-        let mut size = first.bytes().len();
-        if self.peek().is_none_or(|next| size + next.bytes().len() > write_max) {
-            self.settle();
-            return Some(first);
-        }
-        let mut bytes = Vec::with_capacity(write_max);
-        bytes.extend_from_slice(first.bytes());
-        let (mut updates, mut received_us) = (first.run.updates, first.run.received_us);
-        while self.peek().is_some_and(|next| size + next.bytes().len() <= write_max)
-            && let Some(run) = self.pop()
-        {
-            bytes.extend_from_slice(run.bytes());
-            size = bytes.len();
-            if updates == 0 {
-                received_us = run.received_us;
-            }
-            updates += run.updates;
-        }
+        let next = self.fill(first, write_max, Self::peek, Self::pop);
         self.settle();
-        Some(Chunk::whole(Rc::new(Run::completing(bytes, updates, received_us))))
+        Some(next)
+    }
+
+    /// The same of control and critical alone, for a socket that may not be sent data now.
+    pub fn next_critical(&mut self, write_max: usize) -> Option<Chunk> {
+        debug_assert!(self.started.is_none(), "a started frame is finished first");
+        let first = Chunk::whole(self.pop_critical()?);
+        Some(self.fill(first, write_max, Self::peek_critical, Self::pop_critical))
     }
 
     /// The next control frames, of at most `write_max` bytes together, for a socket that may not be sent data now.
     pub fn next_control(&mut self, write_max: usize) -> Option<Chunk> {
         debug_assert!(self.started.is_none(), "a started frame is finished first");
-        let mut bytes = self.control.pop_front()?.bytes().to_vec();
+        let mut bytes = self.control.pop()?.bytes().to_vec();
         while let Some(run) = self.control.front()
             && bytes.len() + run.bytes().len() <= write_max
         {
             bytes.extend_from_slice(run.bytes());
-            self.control.pop_front();
+            self.control.pop();
         }
         Some(Chunk::whole(Rc::new(Run::own(bytes))))
     }
 
     /// Drops the updates that wait of one channel (those that were not started); how many.
     pub fn forget_channel(&mut self, channel: u32) -> u64 {
-        let before = self.critical.len();
-        self.critical.retain(|run| run.channel != channel);
-        (before - self.critical.len()) as u64 + self.data.forget(Some(channel))
+        self.missed.retain(|missed| *missed != channel);
+        self.critical.forget(Some(channel)) + self.data.forget(Some(channel))
     }
 
     /// Drops all updates that were not started; how many.
     pub fn forget_data(&mut self) -> u64 {
-        let critical = self.critical.len() as u64;
-        self.critical.clear();
-        critical + self.data.forget(None)
+        self.missed.clear();
+        self.critical.forget(None) + self.data.forget(None)
     }
 
     /// Updates that wait, the one that is started included.
@@ -291,8 +304,21 @@ impl Outbox {
 
     /// Bytes of updates that wait, and of what is started.
     pub fn pending_bytes(&self) -> usize {
-        let critical: usize = self.critical.iter().map(|run| run.bytes().len()).sum();
-        self.data.bytes() + critical + self.started.as_ref().map_or(0, |chunk| chunk.bytes().len())
+        self.data.bytes() + self.critical.bytes() + self.started.as_ref().map_or(0, |chunk| chunk.bytes().len())
+    }
+
+    /// Bytes of memory that this outbox alone keeps: its places, and what no other socket shares. What waits of an
+    /// update is charged to the shard instead (see [`Run::charge`]).
+    pub fn owned_bytes(&self) -> usize {
+        let places = self.data.taken() + self.critical.len() + self.control.len();
+        let started = self.started.as_ref().map_or(0, |chunk| chunk.run.owned_bytes() + PLACE_BYTES);
+        places * PLACE_BYTES + self.data.owned() + self.control.bytes() + started
+    }
+
+    /// Critical updates that wait, and the bytes of the next of them and of all.
+    pub fn waiting_critical(&self) -> (usize, usize, usize) {
+        let next = self.critical.front().map_or(0, |run| run.bytes().len());
+        (self.critical.len(), next, self.critical.bytes())
     }
 
     /// Whether updates wait besides the one that is started.
@@ -310,12 +336,52 @@ impl Outbox {
         self.started.is_none() && self.peek().is_none()
     }
 
-    /// Begins to conflate if `update` would be one more than `slack`; how many went for it.
-    fn conflate_past(&mut self, slack: usize, update: &Rc<Run>) -> u64 {
-        if self.conflating || self.data.updates() + (update.updates as usize) <= slack {
+    /// Begins to conflate if `update` would be one more than may wait whole; how many went for it.
+    fn conflate_past(&mut self, limits: &OutboxLimits, update: &Rc<Run>) -> u64 {
+        let (updates, bytes) = (self.data.updates(), self.data.bytes() + update.bytes().len());
+        let large = updates > 0 && bytes > limits.bytes_max;
+        if self.conflating || (updates + update.updates as usize <= limits.whole_max() && !large) {
             return 0;
         }
         self.conflate().conflated
+    }
+
+    /// Drops the oldest update that fits and may be dropped; whether there was one.
+    fn drop_oldest(&mut self, fits: impl Fn(&Run) -> bool) -> bool {
+        let Some(run) = self.data.drop_oldest(fits) else { return false };
+        let was_newest = run.policy == Policy::Conflate && self.data.older(&run).is_none();
+        if was_newest && !self.missed.contains(&run.channel) {
+            self.missed.push(run.channel);
+        }
+        true
+    }
+
+    /// `first`, and what follows of those whom `peek` and `pop` give, as one write of at most `write_max` bytes.
+    fn fill(
+        &mut self,
+        first: Chunk,
+        write_max: usize,
+        peek: impl Fn(&Self) -> Option<&Rc<Run>>,
+        pop: impl Fn(&mut Self) -> Option<Rc<Run>>,
+    ) -> Chunk {
+        let mut size = first.bytes().len();
+        if peek(self).is_none_or(|next| size + next.bytes().len() > write_max) {
+            return first;
+        }
+        let mut bytes = Vec::with_capacity(write_max);
+        bytes.extend_from_slice(first.bytes());
+        let (mut updates, mut received_us) = (first.run.updates, first.run.received_us);
+        while peek(self).is_some_and(|next| size + next.bytes().len() <= write_max)
+            && let Some(run) = pop(self)
+        {
+            bytes.extend_from_slice(run.bytes());
+            size = bytes.len();
+            if updates == 0 {
+                received_us = run.received_us;
+            }
+            updates += run.updates;
+        }
+        Chunk::whole(Rc::new(Run::completing(bytes, updates, received_us)))
     }
 
     fn settle(&mut self) {
@@ -323,11 +389,19 @@ impl Outbox {
     }
 
     fn peek(&self) -> Option<&Rc<Run>> {
-        self.control.front().or_else(|| self.critical.front()).or_else(|| self.data.front())
+        self.peek_critical().or_else(|| self.data.front())
     }
 
     fn pop(&mut self) -> Option<Rc<Run>> {
-        self.control.pop_front().or_else(|| self.critical.pop_front()).or_else(|| self.data.pop())
+        self.pop_critical().or_else(|| self.data.pop())
+    }
+
+    fn peek_critical(&self) -> Option<&Rc<Run>> {
+        self.control.front().or_else(|| self.critical.front())
+    }
+
+    fn pop_critical(&mut self) -> Option<Rc<Run>> {
+        self.control.pop().or_else(|| self.critical.pop())
     }
 
     /// Puts runs back that were handed out and not written, in front of what came after them.
@@ -342,13 +416,15 @@ impl Outbox {
                     self.data.advance(&run);
                     gone.conflated += 1;
                 }
+                () if run.updates == 0 && self.data.has_notice(&run) => {} // what came since says it too
                 () => self.data.push_front(run),
             }
         }
-        if conflates && !self.conflating && self.data.updates() > limits.slack {
+        if conflates && !self.conflating && self.data.updates() > limits.whole_max() {
             gone = gone.and(self.conflate());
         }
-        while self.data.updates() > limits.messages_max && self.data.drop_oldest(None).is_some() {
+        let whole = |run: &Run| run.policy != Policy::Conflate;
+        while self.data.untopical() > limits.messages_max && self.drop_oldest(whole) {
             gone.dropped += 1;
         }
         gone

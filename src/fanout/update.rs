@@ -1,5 +1,6 @@
 //! An update as it travels: encoded once, shared by every socket that it goes to.
 
+use super::account::{Account, Charge};
 use crate::config::Policy;
 use crate::ids::Face;
 use hashbrown::HashSet;
@@ -33,9 +34,11 @@ impl Update {
 #[derive(Debug)]
 pub struct Run {
     bytes: RunBytes,
+    /// Since it first waited for some socket.
+    charge: OnceCell<Charge>,
     /// The channel's place in the shard's table; [`Run::NO_CHANNEL`] where the bytes belong to none.
     pub channel: u32,
-    /// See [`Update::key`].
+    /// See [`Update::key`]; which of a channel's notices this is, where it is one.
     pub key: u64,
     /// See [`Update::critical`].
     pub critical: bool,
@@ -78,7 +81,8 @@ impl Run {
         update.frames[face.index()].as_ref()?;
         let bytes = RunBytes::Update(Arc::clone(update), face);
         let Update { received_us, key, critical, .. } = **update;
-        Some(Run { bytes, channel, key, critical, policy, ping: false, updates: 1, received_us })
+        let (charge, ping, updates) = (OnceCell::new(), false, 1);
+        Some(Run { bytes, charge, channel, key, critical, policy, ping, updates, received_us })
     }
 
     /// Several updates of one channel as one run of bytes.
@@ -86,6 +90,7 @@ impl Run {
         let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.bytes().len()).sum());
         parts.iter().for_each(|part| bytes.extend_from_slice(part.bytes()));
         Run {
+            charge: OnceCell::new(),
             channel: parts.first().map_or(Self::NO_CHANNEL, |part| part.channel),
             key: 0,
             critical: false,
@@ -106,6 +111,7 @@ impl Run {
     pub fn completing(bytes: Vec<u8>, updates: u32, received_us: u64) -> Run {
         Run {
             bytes: RunBytes::Own(bytes.into()),
+            charge: OnceCell::new(),
             channel: Self::NO_CHANNEL,
             key: 0,
             critical: false,
@@ -130,9 +136,35 @@ impl Run {
         Run { bytes, ping: true, ..Self::completing(Vec::new(), updates, received_us) }
     }
 
-    /// Bytes about a channel that complete no update of it.
+    /// Bytes about a channel's epoch, which complete no update of it.
     pub fn notice(channel: u32, bytes: Vec<u8>) -> Run {
         Run { channel, ..Self::own(bytes) }
+    }
+
+    /// The same, to say that its newest state was not kept for the client.
+    pub fn missed(channel: u32, bytes: Vec<u8>) -> Run {
+        Run { key: 1, ..Self::notice(channel, bytes) }
+    }
+
+    /// Charges `account` with what this run keeps in memory, until it is gone: it waits for some socket. However often
+    /// that is said, it is charged once.
+    pub fn charge(&self, account: &Account) {
+        self.charge.get_or_init(|| {
+            self.parts().iter().for_each(|part| part.charge(account));
+            account.charge(match &self.bytes {
+                RunBytes::Update(update, _) => update.bytes(),
+                // Joined bytes go as soon as they are written; others are their socket's own.
+                RunBytes::Joined { .. } | RunBytes::Own(_) => 0,
+            })
+        });
+    }
+
+    /// Bytes that a socket which holds this run shares with nobody.
+    pub fn owned_bytes(&self) -> usize {
+        match &self.bytes {
+            RunBytes::Update(..) => 0,
+            RunBytes::Joined { bytes, .. } | RunBytes::Own(bytes) => bytes.len(),
+        }
     }
 
     /// What is written.
@@ -198,6 +230,31 @@ mod tests {
         let frames = [Some([0; 1000].into()), Some([0; 200].into())];
         let update = Update { seq: 1, received_us: 0, key: 0, critical: false, frames };
         assert_eq!(update.bytes(), size_of::<Update>() + 1200);
+    }
+
+    #[test]
+    fn a_run_that_waits_is_charged_once_and_until_it_is_gone() {
+        let account = Account::default();
+        let update = Arc::new(Update {
+            seq: 1,
+            received_us: 0,
+            key: 0,
+            critical: false,
+            frames: [Some([0; 1000].into()), None],
+        });
+        let part = || Rc::new(Run::update(0, Policy::Conflate, &update, Face::ALL[0]).unwrap());
+        let (one, other) = (part(), part());
+        let joined = Run::joined(vec![Rc::clone(&one), other]);
+        assert_eq!((account.bytes(), one.owned_bytes(), joined.owned_bytes()), (0, 0, 2000));
+        one.charge(&account);
+        (0..3).for_each(|_| joined.charge(&account));
+        assert_eq!(account.bytes(), 2 * update.bytes());
+        drop(joined);
+        assert_eq!(account.bytes(), update.bytes(), "one waits on");
+        drop(one);
+        assert_eq!(account.bytes(), 0);
+        Run::own(vec![0; 10]).charge(&account);
+        assert_eq!(account.bytes(), 0, "what is its socket's own is not shared");
     }
 
     #[test]

@@ -134,7 +134,7 @@ counters! {
         ended [EndReason],
         /// Updates that wait now: in outboxes, on their way to the kernel, or held back by `max_rate`.
         outbox_messages,
-        /// Bytes that wait now: in outboxes, or held back by `max_rate` (once an update and shard).
+        /// Memory of what waits now, in outboxes or held back by `max_rate`: what several sockets wait for counts once.
         outbox_bytes,
         /// Updates that passed before `max_rate` let them, because too much was held back.
         released_early,

@@ -1,10 +1,11 @@
 //! Sockets that do not keep up: when one counts as behind, when as caught up, when as hopeless; and the shard's budget
 //! for all of them together.
 
-use super::Shard;
 use super::conn::State;
+use super::{Shard, write};
 use crate::fanout::Gone;
 use crate::ids::ConnId;
+use crate::lifecycle::Pace;
 use crate::metrics::{DropReason, EndReason};
 use crate::sys::Ring;
 use crate::wire;
@@ -15,6 +16,9 @@ const TRY_AGAIN_LATER: u16 = 1013;
 const RETRY_MIN_MS: u64 = 500;
 /// Bytes of a ping frame with a position: 2 of header, 4 of payload.
 const PING_BYTES: u32 = 6;
+/// Windows of critical updates that a client may be sent beyond its last pong, and that may wait for it besides, while
+/// nothing says that it does not read.
+const CRITICAL_WINDOWS: usize = 4;
 /// Over its budget a shard makes this much room, in percent of it, so that it need not look for more at once.
 const BUDGET_AFTER_PERCENT: usize = 90;
 
@@ -27,7 +31,9 @@ impl<R: Ring> Shard<R> {
             conn.pace.fell_behind();
             conn.progress = now;
             self.counters.behind += 1;
-            self.laggards.push(id);
+            if !std::mem::replace(&mut conn.listed, true) {
+                self.laggards.push(id);
+            }
         }
     }
 
@@ -80,10 +86,37 @@ impl<R: Ring> Shard<R> {
         self.flush_later(id);
     }
 
+    /// Critical updates that may wait for a socket that is offered so many bytes more of them. A burst of them is no sign
+    /// that a client is slow, nor is a SEND that has yet to complete, nor a kernel that takes no more for a moment: as long
+    /// as neither it nor the pong is overdue, bytes bound them, and not their number.
+    pub(super) fn critical_max(&mut self, id: ConnId, bytes: usize) -> usize {
+        let (free, most) = (self.free, self.config.limits.window_bytes as usize * CRITICAL_WINDOWS);
+        let (_, conn) = self.conns.at(id.slot.0);
+        let waiting = conn.out.as_ref().map_or(0, |out| out.waiting_critical().2);
+        match waiting + bytes <= most && !conn.pace.is_late(conn.awaiting_writable, free) {
+            true => usize::MAX,
+            false => self.outbox_limits.critical_max,
+        }
+    }
+
+    /// Whether critical updates are written to a socket before the pong that it owes, and how many bytes: where they fill
+    /// more than half of their places, the kernel takes more, and no pong is overdue.
+    pub(super) fn writes_through(&mut self, id: ConnId) -> Option<usize> {
+        let (free, window) = (self.free, self.config.limits.window_bytes as usize);
+        let half = self.outbox_limits.critical_max / 2;
+        let (_, conn) = self.conns.at(id.slot.0);
+        let (waiting, next, _) = conn.out.as_deref()?.waiting_critical();
+        let bytes_max = write::WRITE_BYTES_MAX.min(window);
+        let fits = is_within(&conn.pace, next.max(bytes_max), window * CRITICAL_WINDOWS);
+        (waiting > half && fits && !conn.pace.is_late(conn.awaiting_writable, free)).then_some(bytes_max)
+    }
+
     /// Everyone who is behind: hopeless, or not?
     pub(super) fn look_at_laggards(&mut self) {
         for id in std::mem::take(&mut self.laggards) {
-            if self.conns.find(id).is_some_and(|conn| conn.behind && conn.state == State::Open) {
+            let Some(conn) = self.conns.find(id) else { continue };
+            conn.listed = conn.behind && conn.state == State::Open;
+            if conn.listed {
                 self.laggards.push(id);
                 self.close_if_stalled(id);
             }
@@ -121,7 +154,7 @@ impl<R: Ring> Shard<R> {
     /// goes with its socket.
     pub(super) fn keep_to_budget(&mut self) {
         let budget = self.config.limits.outbox_bytes_per_shard_max;
-        if self.counters.outbox_bytes as usize <= budget {
+        if self.outbox_bytes() <= budget {
             return;
         }
         let target = budget / 100 * BUDGET_AFTER_PERCENT;
@@ -133,22 +166,30 @@ impl<R: Ring> Shard<R> {
         }
         worst.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         for (_, id) in &worst {
-            if self.counters.outbox_bytes as usize <= target {
+            if self.outbox_bytes() <= target {
                 return;
             }
             let gone = self.change_outbox(*id, |outbox| outbox.conflate()).unwrap_or_default();
-            self.count_gone(gone, DropReason::ShardBudget);
+            self.count_gone(*id, gone, DropReason::ShardBudget);
         }
-        for (_, id) in &worst {
-            let over = (self.counters.outbox_bytes as usize).saturating_sub(target);
-            if over == 0 {
-                return;
+        // An update's memory is free when the last who waits for it has dropped it: another round drops more, of everyone.
+        for round in 1.. {
+            let mut dropped = 0;
+            for (_, id) in &worst {
+                let over = self.outbox_bytes().saturating_sub(target);
+                if over == 0 {
+                    return;
+                }
+                let gone = self.change_outbox(*id, |outbox| outbox.spill(over * round)).unwrap_or_default();
+                self.count_gone(*id, gone, DropReason::ShardBudget);
+                dropped += gone.dropped;
             }
-            let gone = self.change_outbox(*id, |outbox| outbox.spill(over)).unwrap_or_default();
-            self.count_gone(gone, DropReason::ShardBudget);
+            if dropped == 0 {
+                break;
+            }
         }
         for (_, id) in &worst {
-            if self.counters.outbox_bytes as usize <= budget {
+            if self.outbox_bytes() <= budget {
                 return;
             }
             let open = self.conns.find(*id).filter(|conn| conn.state == State::Open);
@@ -158,9 +199,43 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// Counts what went for want of room.
-    pub(super) fn count_gone(&mut self, gone: Gone, reason: DropReason) {
+    /// Memory that all outboxes keep, and what `max_rate` holds back.
+    pub(super) fn outbox_bytes(&self) -> usize {
+        self.outbox_owned + self.outbox_shared.bytes() + self.timers.held_bytes as usize
+    }
+
+    /// Counts what went for want of room, and tells the client of what it will miss.
+    pub(super) fn count_gone(&mut self, id: ConnId, gone: Gone, reason: DropReason) {
         self.counters.conflated += gone.conflated;
         self.counters.drop_updates(reason, gone.dropped);
+        if gone.dropped > 0 {
+            self.tell_missed(id);
+        }
+    }
+}
+
+/// Whether a client that is sent `bytes` more stays within `most` beyond its last pong, however far or fast it is.
+fn is_within(pace: &Pace, bytes: usize, most: usize) -> bool {
+    // No round trip widens the largest window that there is: what may still be sent of it says how much has been.
+    let room = most.checked_sub(bytes).and_then(|room| u32::try_from(room).ok());
+    room.is_some_and(|room| pace.may_send(u32::MAX - room, u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_within_so_many_bytes_of_its_last_pong_whatever_its_round_trip() {
+        for trip_ms in [0, 100, 60_000] {
+            let mut pace = Pace::default();
+            let position = pace.position(1000);
+            assert!(pace.pinged(position, crate::lifecycle::Millis::default()));
+            pace.took(1000);
+            assert!(pace.pong(&position, crate::lifecycle::Millis::from_us(trip_ms * 1000)));
+            assert!(is_within(&pace, 100, 100) && !is_within(&pace, 101, 100));
+            pace.took(60);
+            assert!(is_within(&pace, 40, 100) && !is_within(&pace, 41, 100), "after {trip_ms} ms");
+        }
     }
 }

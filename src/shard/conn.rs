@@ -73,6 +73,8 @@ pub struct Conn {
     /// The slot's CLOSE has completed.
     pub closed: bool,
     face: u8,
+    /// On the list of those that are behind.
+    pub listed: bool,
     /// What it is subscribed to.
     pub subs: Subs,
     /// Bytes that wait for more bytes.

@@ -62,9 +62,9 @@ impl<R: Ring> Shard<R> {
         conn.state = State::Closing;
         self.counters.behind -= u64::from(std::mem::take(&mut conn.behind));
         let dropped = conn.out.as_ref().map_or(0, |out| out.pending());
-        let bytes = conn.out.take().map_or(0, |out| out.pending_bytes());
+        let bytes = conn.out.take().map_or(0, |out| out.owned_bytes());
         self.counters.outbox_messages -= dropped;
-        self.counters.outbox_bytes -= bytes as u64;
+        self.outbox_owned -= bytes;
         self.counters.drop_updates(DropReason::Closed, dropped);
         self.arm(id, Op::CancelAll(id));
         self.arm(id, Op::Close(id));

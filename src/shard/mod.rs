@@ -21,7 +21,7 @@ pub use run::{Seat, ShardEnd, Shared, run};
 
 use crate::bus::{Demand, InboxReceiver, Outlet, ToShard, ToSource};
 use crate::config::Config;
-use crate::fanout::{Channels, OutboxLimits, Telling, Update};
+use crate::fanout::{Account, Channels, OutboxLimits, Telling, Update};
 use crate::ids::{ChannelRef, ConnId, ShardId};
 use crate::lifecycle::Millis;
 use crate::metrics::{ShardCounters, latency_histogram};
@@ -46,6 +46,9 @@ pub struct Shard<R: Ring> {
     /// Served at `/`, where there is one.
     page: Option<&'static [u8]>,
     outbox_limits: OutboxLimits,
+    /// Memory that outboxes keep: what each has for itself, and what they share, once.
+    outbox_owned: usize,
+    outbox_shared: Account,
     conns: Conns,
     channels: Channels,
     inbox: InboxReceiver,
@@ -56,7 +59,7 @@ pub struct Shard<R: Ring> {
     carried: Option<(ChannelRef, Arc<Update>)>,
     to_read: VecDeque<ConnId>,
     to_flush: Vec<ConnId>,
-    /// Those that are behind; some may have caught up or left since.
+    /// Those that are behind, each once (see [`Conn::listed`]); some may have caught up or left since.
     laggards: Vec<ConnId>,
     /// Those that are to be closed as too slow, when the list of subscribers is not walked any more.
     too_slow: Vec<ConnId>,
@@ -105,6 +108,8 @@ impl<R: Ring> Shard<R> {
                 slack: limits.slack,
                 critical_max: limits.critical_messages_max,
             },
+            outbox_owned: 0,
+            outbox_shared: Account::default(),
             conns: Conns::new(listening.slots()),
             counters: ShardCounters {
                 connections_max: u64::from(listening.connections_max()),
@@ -170,6 +175,7 @@ impl<R: Ring> Shard<R> {
         self.counters.turns += 1;
         self.counters.last_turn_us = now_us;
         self.counters.inbox_depth = self.inbox.depth() as u64;
+        self.counters.outbox_bytes = self.outbox_bytes() as u64;
         let taken = completions < COMPLETIONS_PER_TURN && released && drained;
         Ok(!taken || !self.to_read.is_empty() || !self.to_flush.is_empty())
     }

@@ -99,6 +99,22 @@ impl<R: Ring> Shard<R> {
         }
     }
 
+    /// A client is told of which channels it missed the newest state, where its face has a word for it.
+    pub(super) fn tell_missed(&mut self, id: ConnId) {
+        let missed = self.change_outbox(id, |outbox| outbox.take_missed()).unwrap_or_default();
+        for index in missed {
+            let (_, conn) = self.conns.at(id.slot.0);
+            let is_subscribed = conn.subs.as_slice().iter().any(|sub| sub.channel == index);
+            if conn.state != State::Open || conn.face() != Face::Json || !is_subscribed {
+                continue;
+            }
+            let channel = self.channels.at(index);
+            let notice = Rc::new(Run::missed(index, wire::envelope::missed(&channel.name, channel.seq)));
+            self.change_outbox_made(id, |outbox| outbox.missed(notice));
+            self.flush_later(id);
+        }
+    }
+
     /// Live subscribers are told that updates may have been missed.
     fn tell_epoch(&mut self, index: u32, face: Face) {
         let channel = self.channels.at(index);

@@ -22,7 +22,7 @@ pub(super) struct Timers {
     /// When each update that is held back may pass, where it is (index and generation), and its key.
     held: BTreeSet<(u64, u32, u32, u64)>,
     /// Bytes of what is held back: once an update, however many it is owed to.
-    held_bytes: u64,
+    pub held_bytes: u64,
     sweep_us: u64,
     /// The time of the earliest TIMEOUT at the ring.
     armed_us: u64,
@@ -64,7 +64,6 @@ impl<R: Ring> Shard<R> {
         }
         self.counters.due += owed;
         self.counters.outbox_messages += owed;
-        self.counters.outbox_bytes += update.bytes() as u64;
         self.timers.held_bytes += update.bytes() as u64;
         if self.holds_too_much() {
             self.release(RUN_BYTES_MAX);
@@ -76,7 +75,6 @@ impl<R: Ring> Shard<R> {
     fn let_go(&mut self, held: &Held) {
         let bytes = held.update.bytes() as u64;
         self.counters.outbox_messages -= held.owed;
-        self.counters.outbox_bytes -= bytes;
         self.timers.held_bytes -= bytes;
     }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Bytes of one write to a socket that is not behind: it had something on its way when more came.
-const WRITE_BYTES_MAX: usize = 32 << 10;
+pub(super) const WRITE_BYTES_MAX: usize = 32 << 10;
 /// Updates up to this size are copied for a ping to ride with them; behind a larger one the ping goes by itself.
 const PING_COPY_MAX: u32 = 4 << 10;
 
@@ -74,13 +74,14 @@ impl<R: Ring> Shard<R> {
         {
             self.fall_behind(id);
         }
-        let limits = self.limits_of(id);
+        let limits = OutboxLimits { critical_max: self.critical_max(id, run.bytes().len()), ..self.limits_of(id) };
+        run.charge(&self.outbox_shared);
         let (gone, too_slow) = self.change_outbox_made(id, |outbox| outbox.offer_all(run, &limits));
         if gone.conflated > 0 {
             let (_, conn) = self.conns.at(id.slot.0);
             conn.pace.conflates();
         }
-        self.count_gone(gone, DropReason::OutboxFull);
+        self.count_gone(id, gone, DropReason::OutboxFull);
         if too_slow {
             self.too_slow.push(id);
         }
@@ -143,7 +144,10 @@ impl<R: Ring> Shard<R> {
             true => conn.pace.write_bytes_max() as usize,
             false => WRITE_BYTES_MAX,
         };
-        let next = if behind && awaits_pong && !started {
+        let through = if behind && awaits_pong && !started { self.writes_through(id) } else { None };
+        let next = if let Some(bytes_max) = through {
+            self.change_outbox(id, |outbox| outbox.next_critical(bytes_max)).flatten()
+        } else if behind && awaits_pong && !started {
             // Replies do not wait: the pong may lie behind commands that are not read until they are answered.
             self.change_outbox(id, |outbox| outbox.next_control(write_max)).flatten()
         } else {
@@ -156,6 +160,7 @@ impl<R: Ring> Shard<R> {
                 let wants = chunk.run.updates > 0 && conn.pace.wants_ping(bytes, window, free);
                 let pings = open && if behind { !awaits_pong } else { wants };
                 if behind
+                    && through.is_none()
                     && chunk.run.updates > 0
                     && let Some(out) = &mut conn.out
                 {
@@ -245,9 +250,10 @@ impl<R: Ring> Shard<R> {
         // than the network does, which is little at the start of a healthy connection.
         conn.awaiting_writable = true;
         let limits = self.limits_of(id);
+        chunk.run.charge(&self.outbox_shared);
         let unsent = self.change_outbox_made(id, |outbox| outbox.unsent(chunk, written, &limits));
         self.counters.delivered += unsent.whole;
-        self.count_gone(unsent.gone, DropReason::OutboxFull);
+        self.count_gone(id, unsent.gone, DropReason::OutboxFull);
         if unsent.unpinged {
             let (_, conn) = self.conns.at(id.slot.0);
             conn.pace.unpinged();
@@ -290,10 +296,10 @@ impl<R: Ring> Shard<R> {
     pub(super) fn change_outbox<T>(&mut self, id: ConnId, change: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
         let (_, conn) = self.conns.at(id.slot.0);
         let outbox = conn.out.as_deref_mut()?;
-        let before = (outbox.pending(), outbox.pending_bytes() as u64);
+        let before = (outbox.pending(), outbox.owned_bytes());
         let changed = change(outbox);
         self.counters.outbox_messages = self.counters.outbox_messages + outbox.pending() - before.0;
-        self.counters.outbox_bytes = self.counters.outbox_bytes + outbox.pending_bytes() as u64 - before.1;
+        self.outbox_owned = self.outbox_owned + outbox.owned_bytes() - before.1;
         Some(changed)
     }
 

@@ -48,6 +48,13 @@ pub fn unsubscribed(id: Option<&Id>, channel: &str) -> Vec<u8> {
     reply(id, &Answer::Unsubscribed { unsubscribed: channel })
 }
 
+/// Of updates up to `seq`, newest states of some keys were not kept for this client, and will not come:
+/// `{"missed":"c","seq":17}`.
+#[must_use]
+pub fn missed(channel: &str, seq: u64) -> Vec<u8> {
+    reply(None, &Answer::Missed { missed: channel, seq })
+}
+
 /// A client's update is on its way: `{"id":3,"published":"c"}`.
 #[must_use]
 pub fn published(id: Option<&Id>, channel: &str) -> Vec<u8> {
@@ -90,6 +97,7 @@ struct Reply<'a> {
 enum Answer<'a> {
     Subscribed { subscribed: &'a str, epoch: &'a str, seq: u64 },
     Unsubscribed { unsubscribed: &'a str },
+    Missed { missed: &'a str, seq: u64 },
     Published { published: &'a str },
     Error { error: Reason<'a> },
 }
@@ -177,6 +185,7 @@ mod tests {
             (subscribed(Some(&number), "c", "e1", 17), r#"{"id":1,"subscribed":"c","epoch":"e1","seq":17}"#),
             (subscribed(None, "c", "e1", 17), r#"{"subscribed":"c","epoch":"e1","seq":17}"#),
             (unsubscribed(Some(&Id::Signed(-2)), "c"), r#"{"id":-2,"unsubscribed":"c"}"#),
+            (missed("c", 17), r#"{"missed":"c","seq":17}"#),
             (published(Some(&name), "c\"d"), r#"{"id":"a\"b","published":"c\"d"}"#),
             (error(None, "bad_json", "say \"x\""), r#"{"error":{"code":"bad_json","message":"say \"x\""}}"#),
         ];

@@ -37,6 +37,8 @@ struct Sub {
     epoch: u64,
     /// Where it was told that the channel stands, by a notice that goes behind what was published until then.
     noticed: u64,
+    /// Of updates up to here it was told that some newest ones were not kept for it.
+    missed: u64,
 }
 
 /// How it answers pings.
@@ -103,7 +105,9 @@ pub struct Client {
     pub close_code: Option<u16>,
     pub ended: bool,
     pub updates: u64,
-    /// Bytes of them.
+    /// Bytes of critical ones, and of the others.
+    critical_bytes: usize,
+    /// See `critical_bytes`.
     update_bytes: usize,
 }
 
@@ -129,6 +133,7 @@ impl Client {
             close_code: None,
             ended: false,
             updates: 0,
+            critical_bytes: 0,
             update_bytes: 0,
         }
     }

@@ -18,6 +18,8 @@ pub const CHANNELS: usize = 8;
 pub const GOALS: usize = 2;
 /// Those who cannot take all of it are closed.
 pub const DISCONNECT: usize = 5;
+/// Those that keep the newest of each key.
+pub const CONFLATES: [usize; 5] = [0, 1, GOALS, RATED, 7];
 /// It has keys, and lets this many updates a second of each through.
 pub const RATED: usize = 6;
 pub const RATE: u64 = 20;

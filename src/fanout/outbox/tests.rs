@@ -70,7 +70,6 @@ fn a_neighbour_that_conflates_takes_nothing_from_channels_that_do_not() {
 fn where_there_is_no_room_each_policy_does_what_it_says() {
     let limits = OutboxLimits { messages_max: 3, ..ROOMY };
     let rows = [
-        (Policy::Conflate, queued(0, 1), "own1 own2 new "),
         (Policy::DropOldest, queued(0, 1), "other own2 new "), // its own oldest, not the oldest of all
         (Policy::DropNewest, Offer::Dropped, "other own1 own2 "),
         (Policy::Disconnect, Offer::TooSlow(Gone::default()), "other own1 own2 "),
@@ -86,12 +85,80 @@ fn where_there_is_no_room_each_policy_does_what_it_says() {
 #[test]
 fn nothing_makes_room_by_dropping_what_a_rule_would_rather_close_for() {
     let mut outbox = holding(&[of(Policy::Disconnect, 2, 0, "d1 "), update(1, "a ")]);
-    let limits = OutboxLimits { messages_max: 2, ..ROOMY };
+    let limits = OutboxLimits { bytes_max: 5, ..ROOMY };
     assert_eq!(outbox.offer(update(2, "b "), &limits), queued(0, 1));
     assert_eq!(outbox.spill(1000), Gone { conflated: 0, dropped: 1 });
-    let limits = OutboxLimits { messages_max: 1, ..ROOMY };
+    let limits = OutboxLimits { bytes_max: 4, ..ROOMY };
     assert_eq!(outbox.offer(update(2, "c "), &limits), Offer::TooSlow(Gone::default()));
+    let limits = OutboxLimits { messages_max: 1, ..ROOMY };
+    assert_eq!(outbox.offer(of(Policy::DropOldest, 3, 0, "o "), &limits), Offer::TooSlow(Gone::default()));
     assert_eq!(written(outbox), "d1 ");
+}
+
+#[test]
+fn no_number_of_keys_makes_the_newest_of_one_go() {
+    for limits in [LIMITS, OutboxLimits { slack: 100, ..LIMITS }] {
+        let mut outbox = Outbox::default();
+        for key in 0..20 {
+            assert_eq!(outbox.offer(update(key, "abcd "), &limits), queued(0, 0), "{key}");
+        }
+        assert_eq!(outbox.offer(update(7, "new "), &limits), queued(1, 0), "it conflates");
+        assert_eq!(outbox.offer(of(Policy::DropOldest, 3, 0, "o"), &limits), queued(0, 0), "and takes nobody's place");
+        assert_eq!((outbox.pending(), outbox.pending_bytes(), outbox.take_missed()), (21, 100, vec![]));
+    }
+}
+
+#[test]
+fn before_it_drops_for_want_of_bytes_a_channel_conflates_and_what_is_dropped_then_is_said_once() {
+    let limits = OutboxLimits { bytes_max: 6, ..ROOMY };
+    let mut outbox = holding(&[update(1, "a1 "), update(1, "a2 ")]);
+    assert_eq!(outbox.offer(update(2, "b1 "), &limits), queued(1, 0));
+    assert!(outbox.take_missed().is_empty());
+    assert_eq!(outbox.offer(update(3, "c1 "), &limits), queued(0, 1));
+    assert_eq!(outbox.offer(update(4, "d1 "), &limits), queued(0, 1));
+    assert_eq!(outbox.take_missed(), [1]);
+    assert!(outbox.take_missed().is_empty());
+    for text in ["missed 4 ", "missed 5 "] {
+        outbox.missed(Rc::new(Run::missed(1, text.into())));
+        outbox.notice(Rc::new(Run::notice(1, b"epoch ".to_vec())));
+    }
+    assert_eq!(written(outbox), "c1 d1 missed 5 epoch ");
+}
+
+#[test]
+fn a_newer_one_that_waits_makes_up_for_one_that_is_dropped() {
+    let mut outbox = holding(&[update(1, "a1 "), update(1, "a2 "), of(Policy::DropOldest, 2, 0, "o ")]);
+    assert_eq!(outbox.spill(1), Gone { conflated: 0, dropped: 1 });
+    assert!(outbox.take_missed().is_empty());
+    assert_eq!(outbox.spill(4), Gone { conflated: 0, dropped: 2 });
+    assert_eq!(outbox.take_missed(), [1], "who drops its oldest has asked for it");
+    assert_eq!(outbox.forget_channel(1), 0);
+}
+
+#[test]
+fn critical_goes_before_its_pong_without_data() {
+    let mut outbox = holding(&[update(1, "data "), update(1, "C1 "), update(1, "C2 "), update(1, "C3 ")]);
+    outbox.control(Rc::new(Run::own(b"reply ".to_vec())));
+    assert_eq!(outbox.waiting_critical(), (3, 3, 9));
+    assert_eq!(text(&outbox.next_critical(12).unwrap()), "reply C1 C2 ");
+    assert_eq!(text(&outbox.next_critical(12).unwrap()), "C3 ");
+    assert!(outbox.next_critical(12).is_none());
+    assert_eq!(written(outbox), "data ");
+}
+
+#[test]
+fn an_outbox_owns_its_places_and_what_nobody_shares() {
+    let mut outbox = holding(&[update(1, &"x".repeat(1000)), update(1, "C1 ")]);
+    assert_eq!(outbox.owned_bytes(), 2 * PLACE_BYTES);
+    outbox.notice(Rc::new(Run::notice(1, vec![0; 10])));
+    outbox.control(Rc::new(Run::own(vec![0; 100])));
+    assert_eq!(outbox.owned_bytes(), 4 * PLACE_BYTES + 110);
+    let _ = outbox.unsent(Chunk::whole(update(1, &"y".repeat(100))), 40, &ROOMY);
+    assert_eq!(outbox.owned_bytes(), 5 * PLACE_BYTES + 170, "a copied rest");
+    while outbox.next(1).is_some() {}
+    assert_eq!(outbox.owned_bytes(), 0);
+    let _ = outbox.unsent(Chunk::whole(update(1, &"z".repeat(COPY_MAX + 2))), 1, &ROOMY);
+    assert_eq!(outbox.owned_bytes(), PLACE_BYTES, "a shared one");
 }
 
 #[test]
@@ -175,7 +242,8 @@ fn what_was_not_written_and_is_more_than_slack_conflates_and_more_than_may_wait_
     assert_eq!((unsent.gone, outbox.pending()), (Gone { conflated: 2, dropped: 0 }, 2));
     let mut outbox = Outbox::default();
     let limits = OutboxLimits { messages_max: 3, ..LIMITS };
-    let unsent = outbox.unsent(Chunk::whole(Rc::new(Run::joined(parts(4)))), 0, &limits);
+    let whole = (0..4).map(|_| of(Policy::DropOldest, 1, 0, "u")).collect();
+    let unsent = outbox.unsent(Chunk::whole(Rc::new(Run::joined(whole))), 0, &limits);
     assert_eq!((unsent.gone, outbox.pending()), (Gone { conflated: 0, dropped: 1 }, 3));
 }
 

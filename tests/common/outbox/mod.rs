@@ -42,6 +42,7 @@ pub struct Seen {
     pub forgotten: u64,
     pub spilled: u64,
     pub handed: u64,
+    pub missed: u64,
 }
 
 struct Trial {
@@ -69,6 +70,7 @@ pub fn run(limits: RawLimits, ops: &[RawOp]) -> Seen {
     let mut trial = Trial { outbox, model, limits, flight, stream, seq: 0, offered: 0, seen };
     for op in ops {
         trial.apply(*op);
+        trial.tell_missed();
         trial.compare();
     }
     trial.drain();
@@ -94,7 +96,11 @@ impl Trial {
                 let chunk = self.outbox.next(write_max);
                 self.take_off(chunk, b.is_multiple_of(2), |model| model.next(write_max));
             }
-            178..186 if self.flight.is_none() && !self.outbox.has_started() => {
+            182..186 if self.flight.is_none() && !self.outbox.has_started() => {
+                let chunk = self.outbox.next_critical(usize::from(c % 600));
+                self.take_off(chunk, false, |model| model.next_critical(usize::from(c % 600)));
+            }
+            178..182 if self.flight.is_none() && !self.outbox.has_started() => {
                 let chunk = self.outbox.next_control(usize::from(c % 600));
                 self.take_off(chunk, b.is_multiple_of(4), |model| model.next_control(usize::from(c % 600)));
             }
@@ -123,6 +129,18 @@ impl Trial {
                 assert_eq!(dropped, self.model.forget_data());
                 self.seen.dropped += dropped;
             }
+        }
+    }
+
+    /// Of whose newest some went is told, as the shard does.
+    fn tell_missed(&mut self) {
+        let missed = self.outbox.take_missed();
+        assert_eq!(missed, std::mem::take(&mut self.model.missed), "whose newest went");
+        for channel in missed {
+            let item = self.item(Kind::Missed, channel, 1, 20);
+            self.outbox.missed(Rc::new(Run::missed(channel, item.bytes.clone())));
+            self.model.missed_notice(item);
+            self.seen.missed += 1;
         }
     }
 

@@ -9,6 +9,7 @@ pub enum Kind {
     Update = b'u' as isize,
     Critical = b'c' as isize,
     Notice = b'n' as isize,
+    Missed = b'm' as isize,
     Control = b'r' as isize,
     Ping = b'p' as isize,
 }
@@ -41,12 +42,19 @@ pub struct Model {
     critical: Vec<Item>,
     data: Vec<Item>,
     conflating: bool,
+    /// Channels of whose newest some went, since somebody looked.
+    pub missed: Vec<u32>,
     pub flight: Option<Flight>,
     pub ping: Vec<u8>,
 }
 
 fn is_update(item: &Item) -> bool {
     item.kind == Kind::Update
+}
+
+/// Whether a client has one update more when it has this.
+fn completes(item: &Item) -> bool {
+    matches!(item.kind, Kind::Update | Kind::Critical)
 }
 
 fn bytes(items: &[Item]) -> usize {
@@ -60,8 +68,8 @@ fn same_topic(one: &Item, other: &Item) -> bool {
 
 impl Model {
     pub fn new(limits: OutboxLimits) -> Self {
-        let (control, critical, data, ping) = Default::default();
-        Self { limits, started: None, control, critical, data, conflating: false, flight: None, ping }
+        let (control, critical, data, missed, ping) = Default::default();
+        Self { limits, started: None, control, critical, data, conflating: false, missed, flight: None, ping }
     }
 
     pub fn pending(&self) -> u64 {
@@ -81,7 +89,7 @@ impl Model {
     pub fn in_flight(&self) -> (Vec<u8>, u64) {
         let (mut all, updates) = match self.flight.as_ref().expect("something is in flight") {
             Flight::Parts(parts) => {
-                let updates = parts.iter().filter(|part| part.kind != Kind::Notice).count();
+                let updates = parts.iter().filter(|part| completes(part)).count();
                 (parts.iter().flat_map(|part| part.bytes.clone()).collect(), updates as u64)
             }
             Flight::Blob(bytes, updates) => (bytes.clone(), *updates),
@@ -99,7 +107,8 @@ impl Model {
             self.critical.push(item);
             return Offer::Queued(gone);
         }
-        if item.policy == Policy::Conflate && !self.conflating && self.updates() + 1 > self.limits.slack {
+        let many = self.updates() + 1 > self.whole_max();
+        if item.policy == Policy::Conflate && !self.conflating && (many || !self.fits(&item)) {
             gone = self.conflate();
         }
         let older = self.data.iter().rposition(|older| self.conflating && same_topic(older, &item));
@@ -113,8 +122,10 @@ impl Model {
             self.data.remove(at);
         }
         loop {
-            let fits = bytes(&self.data) + item.bytes.len() <= self.limits.bytes_max;
-            if self.updates() == 0 || (fits && self.updates() < self.limits.messages_max) {
+            let fits = self.fits(&item);
+            let whole = self.data.iter().filter(|other| is_update(other) && other.policy != Policy::Conflate).count();
+            let has_place = item.policy == Policy::Conflate || whole == 0 || whole < self.limits.messages_max;
+            if fits && has_place {
                 self.data.push(item);
                 return Offer::Queued(gone);
             }
@@ -122,7 +133,8 @@ impl Model {
             match item.policy {
                 Policy::DropNewest => return Offer::Dropped,
                 Policy::Disconnect => return Offer::TooSlow(gone),
-                _ if self.drop_oldest(own) || self.drop_oldest(|_| true) => gone.dropped += 1,
+                _ if self.drop_oldest(own) => gone.dropped += 1,
+                _ if self.drop_oldest(|other| !fits || other.policy != Policy::Conflate) => gone.dropped += 1,
                 _ => return Offer::TooSlow(gone),
             }
         }
@@ -131,7 +143,7 @@ impl Model {
     /// A turn's updates of one channel: where they make it conflate, those that a later one replaces go first.
     pub fn offer_all(&mut self, items: Vec<Item>) -> (Gone, bool) {
         let displaceable = items.iter().filter(|item| is_update(item)).count();
-        let conflates = self.conflating || self.updates() + displaceable > self.limits.slack;
+        let conflates = self.conflating || self.updates() + displaceable > self.whole_max();
         let replaced = |at: usize| conflates && items[at + 1..].iter().any(|later| same_topic(&items[at], later));
         let replaced: Vec<_> = (0..items.len()).map(replaced).collect();
         let (mut gone, mut too_slow) = (Gone::default(), false);
@@ -155,13 +167,33 @@ impl Model {
     }
 
     pub fn notice(&mut self, item: Item) {
-        let at = self.data.iter().position(|other| other.kind == Kind::Notice && other.channel == item.channel);
+        let at = self.same_notice(&item);
         at.map(|at| self.data.remove(at));
         self.data.push(item);
     }
 
+    pub fn missed_notice(&mut self, item: Item) {
+        match self.same_notice(&item) {
+            Some(at) => self.data[at] = item,
+            None => self.data.push(item),
+        }
+    }
+
     /// Whether there is something to write: then it is in flight.
     pub fn next(&mut self, write_max: usize) -> bool {
+        let any = self.next_of(write_max, |_| true);
+        self.conflating &= !self.data.is_empty() || !any;
+        any
+    }
+
+    pub fn next_critical(&mut self, write_max: usize) -> bool {
+        self.next_of(write_max, |next| matches!(next.kind, Kind::Control | Kind::Critical))
+    }
+
+    fn next_of(&mut self, write_max: usize, fits: impl Fn(&Item) -> bool) -> bool {
+        if self.started.is_none() && !self.peek().is_some_and(&fits) {
+            return false;
+        }
         let first = match self.started.take() {
             Some((bytes, updates)) => Flight::Blob(bytes, updates),
             None => match self.pop() {
@@ -172,15 +204,15 @@ impl Model {
         };
         self.flight = Some(first);
         while let Some(next) = self.peek()
+            && fits(next)
             && self.in_flight().0.len() + next.bytes.len() <= write_max
             && let Some(next) = self.pop()
         {
             let (mut bytes, updates) = self.in_flight();
             bytes.extend(&next.bytes);
-            let more = u64::from(matches!(next.kind, Kind::Update | Kind::Critical));
+            let more = u64::from(completes(&next));
             self.flight = Some(Flight::Blob(bytes, updates + more));
         }
-        self.conflating &= !self.data.is_empty();
         true
     }
 
@@ -211,7 +243,7 @@ impl Model {
         for part in parts {
             let start = end;
             end += part.bytes.len();
-            let update = u64::from(part.kind != Kind::Notice);
+            let update = u64::from(completes(&part));
             if end <= written {
                 unsent.whole += update;
             } else if start < written {
@@ -265,7 +297,7 @@ impl Model {
 
     fn put_back(&mut self, items: Vec<Item>) -> Gone {
         let mut gone = Gone::default();
-        let conflates = items.iter().any(|item| item.policy == Policy::Conflate && item.kind != Kind::Notice);
+        let conflates = items.iter().any(|item| item.policy == Policy::Conflate && completes(item));
         for item in items.into_iter().rev() {
             let newer = self.data.iter().rposition(|newer| self.conflating && same_topic(newer, &item));
             if item.kind == Kind::Critical {
@@ -274,14 +306,16 @@ impl Model {
                 let newer = self.data.remove(at);
                 self.data.insert(0, newer);
                 gone.conflated += 1;
-            } else {
+            } else if completes(&item) || self.same_notice(&item).is_none() {
                 self.data.insert(0, item);
             }
         }
-        if conflates && !self.conflating && self.updates() > self.limits.slack {
+        if conflates && !self.conflating && self.updates() > self.whole_max() {
             gone = gone.and(self.conflate());
         }
-        while self.updates() > self.limits.messages_max && self.drop_oldest(|_| true) {
+        let whole = |item: &Item| is_update(item) && item.policy != Policy::Conflate;
+        while self.data.iter().filter(|item| whole(item)).count() > self.limits.messages_max && self.drop_oldest(whole)
+        {
             gone.dropped += 1;
         }
         gone
@@ -290,7 +324,25 @@ impl Model {
     fn drop_oldest(&mut self, fits: impl Fn(&Item) -> bool) -> bool {
         let may = |item: &Item| is_update(item) && item.policy != Policy::Disconnect && fits(item);
         let at = self.data.iter().position(may);
-        at.map(|at| self.data.remove(at)).is_some()
+        let Some(gone) = at.map(|at| self.data.remove(at)) else { return false };
+        let was_newest = gone.policy == Policy::Conflate && !self.data.iter().any(|other| same_topic(other, &gone));
+        if was_newest && !self.missed.contains(&gone.channel) {
+            self.missed.push(gone.channel);
+        }
+        true
+    }
+
+    fn same_notice(&self, item: &Item) -> Option<usize> {
+        self.data.iter().position(|other| (other.kind, other.channel) == (item.kind, item.channel))
+    }
+
+    /// Whether there is room for the bytes of one more.
+    fn fits(&self, item: &Item) -> bool {
+        self.updates() == 0 || bytes(&self.data) + item.bytes.len() <= self.limits.bytes_max
+    }
+
+    fn whole_max(&self) -> usize {
+        self.limits.slack.min(self.limits.messages_max)
     }
 
     fn updates(&self) -> usize {

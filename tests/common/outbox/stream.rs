@@ -43,7 +43,8 @@ impl Stream {
             assert!(frame[HEADER..].iter().all(|byte| *byte == seq as u8), "a torn frame");
             // Updates are in order by channel and key, critical ones and replies among themselves.
             let line = if kind == Kind::Update as u8 { (kind, channel, key) } else { (kind, 0, 0) };
-            let line = if kind == Kind::Notice as u8 { (kind, channel, 0) } else { line };
+            let about = kind == Kind::Notice as u8 || kind == Kind::Missed as u8;
+            let line = if about { (kind, channel, 0) } else { line };
             let last = self.last.insert(line, seq).unwrap_or(0);
             assert!(seq > last, "{} {seq} of {channel}/{key} came after {last}", char::from(kind));
             self.updates += u64::from(kind == Kind::Update as u8 || kind == Kind::Critical as u8);
@@ -61,7 +62,7 @@ impl Stream {
 
 fn whole(bytes: &[u8]) -> Option<&[u8]> {
     let header = bytes.get(..HEADER)?;
-    assert!(b"ucnrp".contains(&header[0]) && header[8..10] == header[14..16], "a torn frame");
+    assert!(b"ucnmrp".contains(&header[0]) && header[8..10] == header[14..16], "a torn frame");
     let size = u32::from_be_bytes(header[10..14].try_into().expect("four bytes"));
     bytes.get(..HEADER + size as usize)
 }
