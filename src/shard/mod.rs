@@ -165,6 +165,7 @@ impl<R: Ring> Shard<R> {
         self.fan_out();
         self.keep_to_share();
         self.close_too_slow();
+        debug_assert!(!self.holds_too_much());
         self.keep_to_budget();
         self.channels.tell(|telling| tell(&self.outlet, self.id, telling));
         self.read_ready();

@@ -22,7 +22,7 @@ pub const DISCONNECT: usize = 5;
 pub const CONFLATES: [usize; 5] = [0, 1, GOALS, RATED, 7];
 /// It has keys, and lets this many updates a second of each through.
 pub const RATED: usize = 6;
-pub const RATE: u64 = 20;
+pub const RATE: u64 = 2;
 
 /// One channel, as the source knows it.
 #[derive(Default)]
@@ -246,6 +246,7 @@ impl Source {
         channel.seq += 1;
         let (seq, name) = (channel.seq, &channel.name);
         let padding = match self.rng.u8(..) {
+            3..200 if at == RATED => self.rng.usize(..6000), // many are let through at once
             0..3 => self.rng.usize(..40_000),
             3..40 => self.rng.usize(..2000),
             _ => self.rng.usize(..100),
@@ -260,7 +261,11 @@ impl Source {
             };
             frames[face.index()] = Some(frame.into());
         }
-        let key = if matches!(at, 1 | GOALS | RATED) { self.rng.u64(1..5) } else { 0 };
+        let key = match at {
+            RATED => self.rng.u64(1..40),
+            1 | GOALS => self.rng.u64(1..5),
+            _ => 0,
+        };
         let critical = at == GOALS && self.rng.u8(..) < 60;
         self.counts.critical += u64::from(critical);
         if at == RATED {

@@ -9,6 +9,9 @@ use spillgate::fanout::Chunk;
 use spillgate::ids::ConnId;
 use spillgate::sys::{BufId, Completion, Op};
 
+/// What several updates of a turn in one run may take together, a ping behind them included.
+const JOINED_BYTES_MAX: usize = (32 << 10) + 64;
+
 impl SimRing {
     /// io_uring_enter: requests run in order, then what was put off, then the polls that were woken.
     pub(super) fn enter(&mut self) {
@@ -33,7 +36,11 @@ impl SimRing {
                     assert!(before.is_none(), "{conn:?} awaits POLLOUT twice");
                 }
                 Op::Receive(conn) => self.receive(conn),
-                Op::Send(conn, chunk) => self.send(conn, chunk),
+                Op::Send(conn, chunk) => {
+                    let (updates, bytes) = (chunk.run.parts().len(), chunk.run.bytes().len());
+                    assert!(updates < 2 || bytes <= JOINED_BYTES_MAX, "{updates} updates in one run of {bytes} bytes");
+                    self.send(conn, chunk);
+                }
                 Op::Shutdown(conn) => {
                     let file = self.file(conn);
                     self.sockets[file].shutdowns += 1;
