@@ -299,6 +299,21 @@ mod tests {
     }
 
     #[test]
+    fn the_list_of_a_channel_that_most_have_left_is_short_again() {
+        let mut channels = Channels::default();
+        let a = channels.open("a", &Config::default());
+        for slot in 0..1000 {
+            channels.join(a, Face::Raw, member(slot));
+        }
+        let capacity = |channels: &Channels| channels.at(a).audiences[Face::Raw.index()].members.capacity();
+        let most = capacity(&channels);
+        for left in (0..1000).rev() {
+            assert!(channels.leave(a, Face::Raw, 0).is_none_or(|moved| moved.slot > 0));
+            assert!(capacity(&channels) <= (4 * left).max(64) && (left * 4 < most || capacity(&channels) == most));
+        }
+    }
+
+    #[test]
     fn a_forgotten_channel_is_not_found_while_its_name_is_in_use_at_another_place() {
         let mut channels = Channels::default();
         let a = channels.open("a", &Config::default());

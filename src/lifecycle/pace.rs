@@ -42,7 +42,7 @@ const OVERDUE_EXTRA: Duration = Duration::from_millis(300);
 /// The same for a socket that is distrusted.
 const OVERDUE_EXTRA_DISTRUSTED: Duration = Duration::from_millis(50);
 /// The same before a round trip is known.
-const OVERDUE_UNKNOWN: Duration = Duration::from_millis(500);
+const OVERDUE_UNKNOWN: Duration = Duration::from_millis(400);
 /// How long a ping may take while its socket is on trial.
 const TRIAL: Duration = Duration::from_secs(1);
 /// Pings in which it must have been alone with one.
@@ -119,10 +119,15 @@ impl Default for Pace {
 }
 
 impl Pace {
+    /// Bytes that were sent beyond the last pong.
+    pub fn ahead(&self) -> u32 {
+        self.sent.wrapping_sub(self.read)
+    }
+
     /// Whether `bytes` more may be sent now without running more than the window ahead.
     #[inline]
     pub fn may_send(&self, bytes: u32, window: u32) -> bool {
-        let ahead = self.sent.wrapping_sub(self.read);
+        let ahead = self.ahead();
         // A socket of which nothing is unread may take an update of any size.
         ahead == 0 || u64::from(ahead) + u64::from(bytes) <= u64::from(self.window(window))
     }
@@ -187,6 +192,7 @@ impl Pace {
         if !self.waiting || payload != self.pinged.to_be_bytes() {
             return false;
         }
+        let first_rate = self.rate == 0;
         if !self.alone {
             let began = if self.round_trip == 0 { self.waiting_since } else { self.ponged_at };
             let since = now.since(began).as_millis().clamp(1, 60_000) as u32;
@@ -212,6 +218,9 @@ impl Pace {
             if trip > shortest + BEHIND_QUEUE {
                 self.write_kib = (self.write_kib / 2).max(1);
             }
+        }
+        if first_rate {
+            self.write_kib = self.first_write_kib();
         }
         true
     }
@@ -240,10 +249,11 @@ impl Pace {
         self.conflated
     }
 
-    /// Whether it is on trial: it fell behind, and nobody knows yet whether it is slow. Nothing is skipped for it.
+    /// Whether it is on trial, and may pass it yet, with `pending` bytes: it fell behind, and nobody knows whether it is
+    /// slow. Nothing is skipped for it.
     #[inline]
-    pub fn is_on_trial(&self, now: Millis) -> bool {
-        self.trial && now.since(self.waiting_since) <= TRIAL
+    pub fn is_on_trial(&self, pending: usize, now: Millis) -> bool {
+        self.trial && now.since(self.waiting_since) <= TRIAL && self.reads_in_time(pending)
     }
 
     /// The end of a trial, if the last pong is one; whether it was passed: it reads fast enough for `pending` bytes, and
@@ -253,8 +263,11 @@ impl Pace {
             return false;
         }
         self.trial = false;
-        let in_time = u128::from(self.rate) * (self.shortest() * TRIAL_TRIPS + PAUSE).as_millis();
-        pending as u128 <= in_time
+        self.reads_in_time(pending)
+    }
+
+    fn reads_in_time(&self, pending: usize) -> bool {
+        pending as u128 <= u128::from(self.rate) * (self.shortest() * TRIAL_TRIPS + PAUSE).as_millis()
     }
 
     /// Whether a ping should go alone, now that the last one was answered and a socket is behind.
@@ -265,7 +278,7 @@ impl Pace {
     /// Whether so much was sent before it fell behind that it must be read first.
     pub fn must_drain(&self) -> bool {
         let in_time = u32::from(self.rate) * (self.shortest() + BEHIND_QUEUE).as_millis() as u32;
-        self.sent.wrapping_sub(self.read) > in_time.max(self.write_bytes_max())
+        self.ahead() > in_time.max(self.write_bytes_max())
     }
 
     /// Bytes of the next write to a socket that is behind.
@@ -278,9 +291,14 @@ impl Pace {
         self.trust = TRUST_BEHIND;
         self.trial = !self.conflated && self.round_trip > 0;
         self.unmeasured = 0;
+        self.write_kib = self.first_write_kib();
+    }
+
+    /// KiB of the first write while behind: what it was seen to read in a moment, where it was.
+    fn first_write_kib(&self) -> u8 {
         let most = BEHIND_WRITE_BYTES >> 10;
         let read = (u32::from(self.rate) * BEHIND_QUEUE.as_millis() as u32) >> 10;
-        self.write_kib = if self.rate == 0 { most } else { read.clamp(1, most) } as u8;
+        (if self.rate == 0 { most } else { read.clamp(1, most) }) as u8
     }
 
     fn shortest(&self) -> Duration {

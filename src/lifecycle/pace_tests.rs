@@ -90,7 +90,7 @@ fn a_ping_rides_by_time_the_oftener_the_less_the_client_is_trusted() {
 fn what_is_waited_for_begins_with_the_first_that_is() {
     let mut pace = Pace::default();
     assert!(pace.blocked(at(1_000)), "the kernel takes no more");
-    assert!(!pace.is_late(false, at(1_501)) && !pace.is_late(true, at(1_500)) && pace.is_late(true, at(1_501)));
+    assert!(!pace.is_late(false, at(1_401)) && !pace.is_late(true, at(1_400)) && pace.is_late(true, at(1_401)));
     assert!(pace.pinged(pace.position(6), at(2_000)), "a pong is waited for");
     assert!(!pace.blocked(at(2_400)), "and was before");
     assert!(pace.is_late(true, at(2_501)));
@@ -214,7 +214,9 @@ fn a_round_trip_that_rose_for_good_is_measured_by_a_ping_alone() {
     assert!(pace.pong(&ping, at(20_130)));
     assert!(pace.wants_measure() && !pace.passes_trial(0), "other bytes were on their way with it");
     let ping = pace.write(6, 20_130);
-    assert!(pace.is_on_trial(at(21_130)) && !pace.is_on_trial(at(21_131)));
+    assert!(pace.is_on_trial(0, at(21_130)) && !pace.is_on_trial(0, at(21_131)));
+    let kept = usize::from(pace.rate) * (3 * 30 + 500);
+    assert!(pace.is_on_trial(kept, at(21_130)) && !pace.is_on_trial(kept + 1, at(21_130)));
     assert!(pace.pong(&ping, at(20_260)));
     assert_eq!(pace.shortest(), Duration::from_millis(130));
     let (before, mut slower) = (pace, pace);
@@ -235,7 +237,7 @@ fn who_stays_behind_is_measured_now_and_then_and_who_is_slow_has_no_trial() {
     let mut pace = steady(5_000, 100, 30);
     pace.conflates();
     pace.fell_behind();
-    assert!(!pace.is_on_trial(at(0)) && !pace.wants_measure());
+    assert!(!pace.is_on_trial(0, at(0)) && !pace.wants_measure());
     let mut measures = 0;
     for step in 0..100 {
         let alone = pace.wants_measure();
@@ -265,9 +267,16 @@ fn writes_to_a_slow_socket_shrink_and_grow_with_its_pongs() {
     pace.fell_behind();
     assert_eq!(pace.write_bytes_max(), BEHIND_WRITE_BYTES);
     let ping = pace.write(8_000, 0);
-    assert!(pace.pong(&ping, at(50)) && pace.write_bytes_max() == 2 * BEHIND_WRITE_BYTES, "as fast as ever seen");
-    let ping = pace.write(16_000, 1_000);
-    assert!(pace.pong(&ping, at(5_000)) && pace.write_bytes_max() == BEHIND_WRITE_BYTES, "four seconds");
+    assert!(pace.pong(&ping, at(50)) && pace.write_bytes_max() == BEHIND_WRITE_BYTES, "40 KB in a moment");
+    let ping = pace.write(8_000, 1_000);
+    assert!(pace.pong(&ping, at(1_050)) && pace.write_bytes_max() == 2 * BEHIND_WRITE_BYTES, "as fast as ever seen");
+    let ping = pace.write(16_000, 2_000);
+    assert!(pace.pong(&ping, at(6_000)) && pace.write_bytes_max() == BEHIND_WRITE_BYTES, "four seconds");
+
+    let mut slow = Pace::default();
+    slow.fell_behind();
+    let ping = slow.write(8_000, 0);
+    assert!(slow.pong(&ping, at(2_000)) && slow.write_bytes_max() == 1 << 10, "4 bytes/ms are 1 KB in a moment");
 }
 
 proptest! {

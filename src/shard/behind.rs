@@ -5,7 +5,6 @@ use super::conn::State;
 use super::{Shard, write};
 use crate::fanout::Gone;
 use crate::ids::ConnId;
-use crate::lifecycle::Pace;
 use crate::metrics::{DropReason, EndReason};
 use crate::sys::Ring;
 use crate::wire;
@@ -107,7 +106,7 @@ impl<R: Ring> Shard<R> {
         let (_, conn) = self.conns.at(id.slot.0);
         let (waiting, next, _) = conn.out.as_deref()?.waiting_critical();
         let bytes_max = write::WRITE_BYTES_MAX.min(window);
-        let fits = is_within(&conn.pace, next.max(bytes_max), window * CRITICAL_WINDOWS);
+        let fits = conn.pace.ahead() as usize + next.max(bytes_max) <= window * CRITICAL_WINDOWS;
         (waiting > half && fits && !conn.pace.is_late(conn.awaiting_writable, free)).then_some(bytes_max)
     }
 
@@ -210,32 +209,6 @@ impl<R: Ring> Shard<R> {
         self.counters.drop_updates(reason, gone.dropped);
         if gone.dropped > 0 {
             self.tell_missed(id);
-        }
-    }
-}
-
-/// Whether a client that is sent `bytes` more stays within `most` beyond its last pong, however far or fast it is.
-fn is_within(pace: &Pace, bytes: usize, most: usize) -> bool {
-    // No round trip widens the largest window that there is: what may still be sent of it says how much has been.
-    let room = most.checked_sub(bytes).and_then(|room| u32::try_from(room).ok());
-    room.is_some_and(|room| pace.may_send(u32::MAX - room, u32::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_is_within_so_many_bytes_of_its_last_pong_whatever_its_round_trip() {
-        for trip_ms in [0, 100, 60_000] {
-            let mut pace = Pace::default();
-            let position = pace.position(1000);
-            assert!(pace.pinged(position, crate::lifecycle::Millis::default()));
-            pace.took(1000);
-            assert!(pace.pong(&position, crate::lifecycle::Millis::from_us(trip_ms * 1000)));
-            assert!(is_within(&pace, 100, 100) && !is_within(&pace, 101, 100));
-            pace.took(60);
-            assert!(is_within(&pace, 40, 100) && !is_within(&pace, 41, 100), "after {trip_ms} ms");
         }
     }
 }

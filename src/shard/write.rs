@@ -271,7 +271,7 @@ impl<R: Ring> Shard<R> {
         let (_, conn) = self.conns.at(id.slot.0);
         let slack = match conn.behind {
             true if conn.pace.is_slow() => 0,
-            true if conn.pace.is_on_trial(free) => usize::MAX,
+            true if conn.pace.is_on_trial(conn.out.as_ref().map_or(0, |out| out.pending_bytes()), free) => usize::MAX,
             true => self.outbox_limits.slack,
             false => usize::MAX,
         };
