@@ -24,8 +24,6 @@ const PINGS_PER_WINDOW_FAR: u32 = 8;
 const FAR: Duration = Duration::from_millis(20);
 /// Before that much, a ping rides by time: behind this many bytes, if the last pong is older than the trust allows.
 const PING_BYTES_MIN: u32 = 2 << 10;
-/// Bytes that a new socket is sent before its first pong.
-const NEW_BYTES: u32 = PING_BYTES_MIN + 512;
 const PING_SPACINGS_MS: [u64; 6] = [0, 0, 0, 500, 2_000, 8_000];
 /// A client may be sent ahead what it was seen to read in this time, if that is more than the window: one that reads fast
 /// and pauses for a moment (a garbage collection, a busy machine) has not fallen behind.
@@ -121,13 +119,6 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Whether nothing is known of its client yet, and nothing is overdue: no reason to think it slow, nor to send it more
-    /// than a little. (Bytes that nobody reads pin whole pages of the kernel: neighbours in a fan-out share 32 KiB of them.)
-    #[inline]
-    pub fn is_new(&self, blocked: bool, now: Millis) -> bool {
-        self.round_trip == 0 && !self.is_late(blocked, now)
-    }
-
     /// Bytes that were sent beyond the last pong.
     pub fn ahead(&self) -> u32 {
         self.sent.wrapping_sub(self.read)
@@ -323,9 +314,6 @@ impl Pace {
     }
 
     fn window(&self, window: u32) -> u32 {
-        if self.round_trip == 0 {
-            return window.min(NEW_BYTES);
-        }
         let trip_ms = u64::from(self.round_trip.saturating_sub(1));
         let flight = u64::from(window) * trip_ms / FLIGHT_MS;
         let pause = u64::from(self.rate) * PAUSE.as_millis() as u64;

@@ -69,13 +69,7 @@ impl<R: Ring> Shard<R> {
             return; // unasked for, which RFC 6455 allows
         }
         conn.progress = now;
-        if conn.pace.is_waiting() {
-            return;
-        }
-        if !conn.behind {
-            if conn.out.is_some() {
-                self.flush_later(id); // what was held for a new client's first pong
-            }
+        if !conn.behind || conn.pace.is_waiting() {
             return;
         }
         if let Some(out) = &mut conn.out

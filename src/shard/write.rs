@@ -53,9 +53,7 @@ impl<R: Ring> Shard<R> {
             if conn.out.is_some() || conn.sending {
                 self.offer(id, &run);
             } else if !conn.pace.may_send(bytes, window) || conn.pace.is_late(false, free) {
-                if !conn.pace.is_new(false, free) {
-                    self.fall_behind(id);
-                }
+                self.fall_behind(id);
                 self.offer(id, &run);
             } else if conn.pace.wants_ping(bytes, window, free) && bytes <= PING_COPY_MAX {
                 self.send_with_ping(id, &Chunk::whole(Rc::clone(&run)));
@@ -72,7 +70,6 @@ impl<R: Ring> Shard<R> {
         let (_, conn) = self.conns.at(id.slot.0);
         let pending = conn.out.as_ref().map_or(0, |out| out.pending_bytes()) + run.bytes().len();
         if !conn.behind
-            && !conn.pace.is_new(conn.awaiting_writable, free)
             && (!conn.pace.may_send(pending as u32, window) || conn.pace.is_late(conn.awaiting_writable, free))
         {
             self.fall_behind(id);
@@ -132,12 +129,8 @@ impl<R: Ring> Shard<R> {
         let Some(out) = conn.out.as_deref() else { return self.flushed(id) };
         let mut awaits_pong = conn.state == State::Open && conn.pace.is_waiting();
         let (started, pending) = (out.has_started(), out.pending_bytes() as u32);
-        let mut held = false;
         if awaits_pong && !started && !conn.behind && !conn.pace.may_send(pending, window) {
-            match conn.pace.is_new(false, free) {
-                true => held = true, // all of it goes with the first pong
-                false => self.fall_behind(id),
-            }
+            self.fall_behind(id);
         }
         let (_, conn) = self.conns.at(id.slot.0);
         let (behind, open) = (conn.behind, conn.state == State::Open);
@@ -148,13 +141,13 @@ impl<R: Ring> Shard<R> {
         let (_, conn) = self.conns.at(id.slot.0);
         let write_max = match behind {
             true if awaits_pong && started => 0, // only what was started
-            false if !conn.pace.is_new(false, free) => WRITE_BYTES_MAX,
-            _ => conn.pace.write_bytes_max() as usize,
+            true => conn.pace.write_bytes_max() as usize,
+            false => WRITE_BYTES_MAX,
         };
         let through = if behind && awaits_pong && !started { self.writes_through(id) } else { None };
         let next = if let Some(bytes_max) = through {
             self.change_outbox(id, |outbox| outbox.next_critical(bytes_max)).flatten()
-        } else if (behind || held) && awaits_pong && !started {
+        } else if behind && awaits_pong && !started {
             // Replies do not wait: the pong may lie behind commands that are not read until they are answered.
             self.change_outbox(id, |outbox| outbox.next_control(write_max)).flatten()
         } else {
