@@ -3,6 +3,7 @@
 //! client that does not keep up misses updates, and one that takes half a frame gets nothing any more.
 
 use crate::engine::ACCEPT;
+use crate::parent;
 use crate::publish::{Published, Schedule};
 use crate::scenario::Scenario;
 use crate::sys::now_ns;
@@ -10,12 +11,12 @@ use anyhow::Context;
 use spillgate::fanout::{Chunk, Run};
 use spillgate::ids::{ConnId, ListenerId, Slot};
 use spillgate::sys::{self, Completion, Doorbell, Mode, Op, Ring, UringSet};
-use std::io::{self, BufRead, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 /// Accepts that are kept armed, as the gateway does.
@@ -29,13 +30,11 @@ const REQUEST_MAX: usize = 4096;
 /// No socket or no ring can be had.
 pub fn serve() -> anyhow::Result<()> {
     crate::sys::ignore_interrupts();
-    let mut first = String::new();
-    io::stdin().lock().read_line(&mut first)?;
-    let scenario: Scenario = serde_json::from_str(&first).context("the first line on stdin is the scenario")?;
+    let scenario: Scenario = parent::first("the scenario")?;
     let mut bare = Bare::listen(scenario)?;
-    say(&bare.address)?;
-    let orders = listen_for_orders(Arc::clone(&bare.bell));
-    bare.live(&orders)
+    parent::say(&bare.address)?;
+    let bell = Arc::clone(&bare.bell);
+    bare.live(&parent::orders(|line| Some(line.to_string()), move || bell.ring_anyway()))
 }
 
 struct Bare {
@@ -100,7 +99,11 @@ impl Bare {
                 Ok(_) => {
                     let schedule = self.schedule.take().context("it stops after it has begun")?;
                     let late_max_us = self.late_max_us;
-                    say(&Published { updates: schedule.updates(), last: schedule.last().to_vec(), late_max_us })?;
+                    parent::say(&Published {
+                        updates: schedule.updates(),
+                        last: schedule.last().to_vec(),
+                        late_max_us,
+                    })?;
                 }
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return Ok(()),
@@ -203,24 +206,4 @@ fn channel_of(request: &[u8], prefix: &str) -> Option<usize> {
     let request = std::str::from_utf8(&request[..request.len().min(REQUEST_MAX)]).ok()?;
     let name = request.strip_prefix("GET /raw/")?.split(' ').next()?;
     name.strip_prefix(prefix)?.parse().ok()
-}
-
-fn listen_for_orders(bell: Arc<Doorbell>) -> Receiver<String> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        for line in io::stdin().lock().lines().map_while(Result::ok) {
-            let _ = sender.send(line);
-            bell.ring_anyway();
-        }
-        drop(sender);
-        bell.ring_anyway();
-    });
-    receiver
-}
-
-fn say(what: &impl serde::Serialize) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, what)?;
-    out.write_all(b"\n")?;
-    out.flush()
 }

@@ -3,7 +3,7 @@
 use crate::engine::{Job, Order, What};
 use crate::measure::Process;
 use crate::sys;
-use crate::tally::{Report, Tally};
+use crate::tally::{Report, Seen, Tally};
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -24,33 +24,10 @@ struct Engine {
 
 #[derive(Default)]
 struct Heard {
-    latest: Report,
+    latest: Seen,
     answered: u64,
     tally: Option<Tally>,
     ended: bool,
-}
-
-/// The sum of what all have said last.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct Seen {
-    /// WebSockets open.
-    pub open: u64,
-    /// Updates received.
-    pub received: u64,
-    /// Connections that failed or were refused.
-    pub unlucky: u64,
-    /// Connections that the server ended.
-    pub ended: u64,
-    /// Median age at fast readers in the last second, in microseconds: the worst process's.
-    pub p50_us: u64,
-    /// The same, 99 of 100.
-    pub p99_us: u64,
-    /// The same, the largest.
-    pub max_us: u64,
-    /// Median age at all other readers.
-    pub slow_p50_us: u64,
-    /// The same, 99 of 100.
-    pub slow_p99_us: u64,
 }
 
 impl Fleet {
@@ -122,21 +99,7 @@ impl Fleet {
 
     /// What all have said last.
     pub fn seen(&self) -> Seen {
-        self.engines.iter().fold(Seen::default(), |sum, engine| {
-            let heard = engine.heard();
-            let one = &heard.latest;
-            Seen {
-                open: sum.open + one.open,
-                received: sum.received + one.received,
-                unlucky: sum.unlucky + one.unlucky,
-                ended: sum.ended + one.ended,
-                p50_us: sum.p50_us.max(one.p50_us),
-                p99_us: sum.p99_us.max(one.p99_us),
-                max_us: sum.max_us.max(one.max_us),
-                slow_p50_us: sum.slow_p50_us.max(one.slow_p50_us),
-                slow_p99_us: sum.slow_p99_us.max(one.slow_p99_us),
-            }
-        })
+        self.engines.iter().fold(Seen::default(), |sum, engine| sum.and(&engine.heard().latest))
     }
 
     /// What all have counted, after [`What::Finish`].
@@ -192,7 +155,7 @@ fn hear(lines: impl BufRead, heard: &Mutex<Heard>) {
         if let Some(tally) = report.tally.take() {
             heard.tally = Some(tally);
         }
-        heard.latest = report;
+        heard.latest = report.seen;
     }
     heard.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
 }

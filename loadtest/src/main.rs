@@ -17,6 +17,7 @@ mod http;
 mod judge;
 mod line;
 mod measure;
+mod parent;
 mod payload;
 mod progress;
 mod publish;

@@ -2,13 +2,13 @@
 
 use crate::apart::Apart;
 use crate::engine::{Job, Kind, What};
-use crate::fleet::{Fleet, Seen};
+use crate::fleet::Fleet;
 use crate::http::Http;
 use crate::measure::{Host, Metrics, Process, scrape};
 use crate::progress::Progress;
 use crate::publish::{Published, Publisher};
 use crate::scenario::{Deed, Happening, Outcome, Scenario};
-use crate::tally::Tally;
+use crate::tally::{Seen, Tally};
 use crate::target::{Feed, Target};
 use anyhow::{Context, bail};
 use serde::Serialize;

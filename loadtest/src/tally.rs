@@ -194,12 +194,9 @@ impl KindTally {
     }
 }
 
-/// A line that a process of clients says, once a second and when it is asked.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Report {
-    /// The order that this answers, by number; 0 for none.
-    pub answers: u64,
+/// What is seen of clients while they live.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Seen {
     /// WebSockets open now.
     pub open: u64,
     /// Updates received so far.
@@ -208,16 +205,42 @@ pub struct Report {
     pub unlucky: u64,
     /// Connections of readers that ended so far.
     pub ended: u64,
-    /// Median age of updates at fast readers since the last line, in microseconds.
+    /// Median age of updates at fast readers in the last second, in microseconds.
     pub p50_us: u64,
     /// The same, 99 of 100.
     pub p99_us: u64,
     /// The same, the largest.
     pub max_us: u64,
-    /// Median age of updates at all other readers since the last line, in microseconds.
+    /// Median age of updates at all other readers in the last second, in microseconds.
     pub slow_p50_us: u64,
     /// The same, 99 of 100.
     pub slow_p99_us: u64,
+}
+
+/// A line that a process of clients says, once a second and when it is asked.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// The order that this answers, by number; 0 for none.
+    pub answers: u64,
+    /// What was seen up to now.
+    pub seen: Seen,
     /// All that was counted, where it was asked for.
     pub tally: Option<Tally>,
+}
+
+impl Seen {
+    /// Of these and others together: sums, and the worst age.
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            open: self.open + other.open,
+            received: self.received + other.received,
+            unlucky: self.unlucky + other.unlucky,
+            ended: self.ended + other.ended,
+            p50_us: self.p50_us.max(other.p50_us),
+            p99_us: self.p99_us.max(other.p99_us),
+            max_us: self.max_us.max(other.max_us),
+            slow_p50_us: self.slow_p50_us.max(other.slow_p50_us),
+            slow_p99_us: self.slow_p99_us.max(other.slow_p99_us),
+        }
+    }
 }

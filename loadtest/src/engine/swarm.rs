@@ -1,11 +1,12 @@
 //! All clients of a process: completions in, requests out.
 
 use super::client::{Client, Ending, Phase, Reading, flag};
+use super::frame;
 use super::job::{Job, Kind, Order, What};
 use super::timers::Timers;
-use super::{frame, say};
+use crate::parent::say;
 use crate::sys::{BUFFER_BYTES, Event, Rings, nofile_raised, now_ns};
-use crate::tally::{KindTally, Latencies, Report, Tally};
+use crate::tally::{KindTally, Latencies, Report, Seen, Tally};
 use anyhow::Context;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -155,8 +156,7 @@ impl Swarm {
 
     fn report(&mut self, answers: u64, whole: bool) -> io::Result<()> {
         let [fast, slow] = &mut self.intervals;
-        let report = Report {
-            answers,
+        let seen = Seen {
             open: self.tally.open(),
             received: self.tally.received(),
             unlucky: self.tally.failed.values().sum::<u64>() + self.tally.refused.values().sum::<u64>(),
@@ -166,11 +166,10 @@ impl Swarm {
             max_us: fast.max(),
             slow_p50_us: slow.at(0.5),
             slow_p99_us: slow.at(0.99),
-            tally: whole.then(|| self.tally.clone()),
         };
         fast.clear();
         slow.clear();
-        say(&report)
+        say(&Report { answers, seen, tally: whole.then(|| self.tally.clone()) })
     }
 
     fn on(&mut self, event: Event) {

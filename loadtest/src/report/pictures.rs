@@ -60,7 +60,7 @@ pub fn latencies(run: &Measured, directory: &Path) -> anyhow::Result<Vec<PathBuf
         draw(&file, &title, ("percentile", "milliseconds"), &percentiles, &[], true, &percentile)?;
         files.push(file);
     }
-    let curve = |name: &str, value: fn(&crate::fleet::Seen) -> u64| Curve {
+    let curve = |name: &str, value: fn(&crate::tally::Seen) -> u64| Curve {
         name: name.to_owned(),
         points: run
             .samples
