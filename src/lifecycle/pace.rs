@@ -138,11 +138,18 @@ impl Pace {
         (self.waiting || blocked) && now.since(self.waiting_since) > self.patience()
     }
 
-    /// Whether a ping should ride behind the next `bytes`.
+    /// Whether its pong takes longer than a prompt one; the first pong counts as prompt only once it is there.
+    #[inline]
+    pub fn is_silent(&self, now: Millis) -> bool {
+        let known = || now.since(self.waiting_since) > self.prompt();
+        self.waiting && (self.round_trip == 0 || known())
+    }
+
+    /// Whether a ping should ride behind the next `bytes`: behind the very first, at each part of the window, and by time.
     #[inline]
     pub fn wants_ping(&self, bytes: u32, window: u32, now: Millis) -> bool {
-        if self.waiting {
-            return false;
+        if self.waiting || self.round_trip == 0 {
+            return !self.waiting;
         }
         let far = u128::from(self.round_trip) > FAR.as_millis();
         let part = window / if far { PINGS_PER_WINDOW_FAR } else { PINGS_PER_WINDOW };
@@ -208,14 +215,13 @@ impl Pace {
         self.unmeasured = if measured || self.unmeasured >= MEASURE_AFTER { 0 } else { self.unmeasured + 1 };
         self.trial &= measured || self.unmeasured < TRIAL_PINGS_MAX;
         self.waiting_since = now;
-        let shortest = self.shortest();
-        if trip <= shortest + PROMPT_EXTRA.max(shortest / 2) {
+        if trip <= self.prompt() {
             self.trust = (self.trust + 1).min(TRUST_MAX);
             self.conflated &= self.trust < TRUSTED;
             self.write_kib = self.write_kib.saturating_mul(2).clamp(1, BEHIND_WRITE_KIB_MAX);
         } else {
             self.trust = if self.trust > TRUSTED { TRUSTED } else { self.trust.saturating_sub(1) };
-            if trip > shortest + BEHIND_QUEUE {
+            if trip > self.shortest() + BEHIND_QUEUE {
                 self.write_kib = (self.write_kib / 2).max(1);
             }
         }
@@ -303,6 +309,12 @@ impl Pace {
 
     fn shortest(&self) -> Duration {
         Duration::from_millis(u64::from(self.round_trip.saturating_sub(1)))
+    }
+
+    /// What a prompt pong takes at most.
+    fn prompt(&self) -> Duration {
+        let shortest = self.shortest();
+        shortest + PROMPT_EXTRA.max(shortest / 2)
     }
 
     fn patience(&self) -> Duration {

@@ -87,6 +87,19 @@ fn a_ping_rides_by_time_the_oftener_the_less_the_client_is_trusted() {
 }
 
 #[test]
+fn a_ping_rides_behind_the_very_first_bytes_and_who_has_yet_to_answer_it_is_silent() {
+    let mut pace = Pace::default();
+    assert!(!pace.is_silent(at(60_000)), "nothing is waited for");
+    assert!(pace.wants_ping(1, WINDOW, at(1_000)));
+    let ping = pace.write(1, 1_000);
+    assert!(!pace.wants_ping(WINDOW, WINDOW, at(1_000)) && pace.is_silent(at(1_000)));
+    assert!(pace.pong(&ping, at(1_011)));
+    assert!(!pace.wants_ping(1, WINDOW, at(1_011)) && !pace.is_silent(at(60_000)));
+    pace.write(1, 2_000);
+    assert!(!pace.is_silent(at(2_061)) && pace.is_silent(at(2_062)), "50 ms beyond its round trip of 11 and 1");
+}
+
+#[test]
 fn what_is_waited_for_begins_with_the_first_that_is() {
     let mut pace = Pace::default();
     assert!(pace.blocked(at(1_000)), "the kernel takes no more");

@@ -55,6 +55,8 @@ pub struct Shard<R: Ring> {
     outlet: Outlet,
     /// Channels with updates that arrived this turn.
     touched: Vec<u32>,
+    /// Of the subscribers that are walked, those who are sent to last; empty between.
+    silent: Vec<u32>,
     /// An update that did not fit into this turn's run of its channel.
     carried: Option<(ChannelRef, Arc<Update>)>,
     to_read: VecDeque<ConnId>,
@@ -123,6 +125,7 @@ impl<R: Ring> Shard<R> {
             inbox: parts.inbox,
             outlet: parts.outlet,
             touched: Vec::new(),
+            silent: Vec::new(),
             carried: None,
             to_read: VecDeque::new(),
             to_flush: Vec::new(),

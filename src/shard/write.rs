@@ -45,21 +45,39 @@ impl<R: Ring> Shard<R> {
             _ => Rc::new(Run::joined(runs)),
         };
         self.counters.due += members as u64 * u64::from(run.updates);
-        let (bytes, window, free) = (run.bytes().len() as u32, self.config.limits.window_bytes, self.free);
+        let free = self.free;
         // Sending never changes who is subscribed: the list stays as it is while it is walked.
+        let member = |shard: &Self, at: usize| shard.channels.at(index).audiences[face.index()].members[at].slot;
+        let mut silent = std::mem::take(&mut self.silent);
         for at in 0..members {
-            let slot = self.channels.at(index).audiences[face.index()].members[at].slot;
-            let (id, conn) = self.conns.at(slot);
-            if conn.out.is_some() || conn.sending {
-                self.offer(id, &run);
-            } else if !conn.pace.may_send(bytes, window) || conn.pace.is_late(false, free) {
-                self.fall_behind(id);
-                self.offer(id, &run);
-            } else if conn.pace.wants_ping(bytes, window, free) && bytes <= PING_COPY_MAX {
-                self.send_with_ping(id, &Chunk::whole(Rc::clone(&run)));
-            } else {
-                self.send(id, Chunk::whole(Rc::clone(&run)));
+            let slot = member(self, at);
+            let (_, conn) = self.conns.at(slot);
+            match conn.pace.is_silent(free) {
+                true => silent.push(slot),
+                false => self.deliver(slot, &run),
             }
+        }
+        // The kernel cuts what neighbours in time are sent from the same 32 KiB: what nobody reads would pin all of it.
+        for slot in silent.drain(..) {
+            self.deliver(slot, &run);
+        }
+        self.silent = silent;
+    }
+
+    /// One subscriber's copy of an update.
+    #[inline(always)]
+    fn deliver(&mut self, slot: u32, run: &Rc<Run>) {
+        let (bytes, window, free) = (run.bytes().len() as u32, self.config.limits.window_bytes, self.free);
+        let (id, conn) = self.conns.at(slot);
+        if conn.out.is_some() || conn.sending {
+            self.offer(id, run);
+        } else if !conn.pace.may_send(bytes, window) || conn.pace.is_late(false, free) {
+            self.fall_behind(id);
+            self.offer(id, run);
+        } else if conn.pace.wants_ping(bytes, window, free) && bytes <= PING_COPY_MAX {
+            self.send_with_ping(id, &Chunk::whole(Rc::clone(run)));
+        } else {
+            self.send(id, Chunk::whole(Rc::clone(run)));
         }
     }
 

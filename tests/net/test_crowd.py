@@ -125,7 +125,7 @@ def test_stalled_sockets_cost_a_constant_and_nobody_else_notices(start, closing,
     rows.append(("gateway RSS with none stalled, all in all", f"{base[-1][0] - base[0][0]} KiB"))
     rows.append(("TCP's memory per stalled socket", f"{growth(1):.2f} KiB ({growth(1, FLAT_FROM_S):.2f} {then})"))
     lost = f"{host():.2f} KiB ({host(FLAT_FROM_S):.2f} {then}; {-growth(2):.2f} all in all)"
-    lost = lost if quiet else f"not measured: others move it by {noise} KiB"
+    lost = lost if quiet else f"{lost}: not asserted, others move it by {noise} KiB"
     rows.append(("MemAvailable per stalled socket, over the run with none", lost))
     rows.append(("the healthy missed", sum(report["missed"] for report in reports)))
     for name, each in (("none stalled", base_reports), ("one in five", reports)):
