@@ -47,6 +47,12 @@ impl Millis {
         Duration::from_millis(if millis > u32::MAX / 2 { 0 } else { u64::from(millis) })
     }
 
+    /// The milliseconds, modulo `divisor`: as good as chance among many times.
+    #[inline]
+    pub fn remainder(self, divisor: u32) -> u32 {
+        self.0 % divisor
+    }
+
     /// The later of two times.
     #[inline]
     pub fn max(self, other: Millis) -> Millis {

@@ -24,6 +24,9 @@ const PINGS_PER_WINDOW_FAR: u32 = 8;
 const FAR: Duration = Duration::from_millis(20);
 /// Before that much, a ping rides by time: behind this many bytes, if the last pong is older than the trust allows.
 const PING_BYTES_MIN: u32 = 2 << 10;
+/// The same where fewer bytes come than one in so many milliseconds; there are no links that slow.
+const PING_BYTES_SLOW: u32 = 4 << 10;
+const PING_MS_A_BYTE: u32 = 4;
 const PING_SPACINGS_MS: [u64; 6] = [0, 0, 0, 500, 2_000, 8_000];
 /// A client may be sent ahead what it was seen to read in this time, if that is more than the window: one that reads fast
 /// and pauses for a moment (a garbage collection, a busy machine) has not fallen behind.
@@ -145,11 +148,11 @@ impl Pace {
         self.waiting && (self.round_trip == 0 || known())
     }
 
-    /// Whether a ping should ride behind the next `bytes`: behind the very first, at each part of the window, and by time.
+    /// Whether a ping should ride behind the next `bytes`: at each part of the window, and by time.
     #[inline]
     pub fn wants_ping(&self, bytes: u32, window: u32, now: Millis) -> bool {
-        if self.waiting || self.round_trip == 0 {
-            return !self.waiting;
+        if self.waiting {
+            return false;
         }
         let far = u128::from(self.round_trip) > FAR.as_millis();
         let part = window / if far { PINGS_PER_WINDOW_FAR } else { PINGS_PER_WINDOW };
@@ -158,7 +161,24 @@ impl Pace {
             Some(trust) => now.since(self.ponged_at).as_millis() >= u128::from(PING_SPACINGS_MS[usize::from(trust)]),
             None => true,
         };
-        since_last >= part || ((since_last >= PING_BYTES_MIN || self.trust < TRUSTED) && due())
+        since_last >= part || ((since_last >= self.ping_bytes(now) || self.trust < TRUSTED) && due())
+    }
+
+    /// Whether no pong has come yet, and none is waited for: its first ping may ride behind any update.
+    #[inline]
+    pub fn is_new(&self) -> bool {
+        self.round_trip == 0 && !self.waiting
+    }
+
+    /// Bytes behind which a ping rides by time: the more, the more slowly they come. Those who get little each have a limit
+    /// of their own, or a million who were sent the same would all be due for a ping with the same update.
+    fn ping_bytes(&self, now: Millis) -> u32 {
+        if self.round_trip == 0 {
+            return PING_BYTES_MIN;
+        }
+        let slow = now.since(self.ponged_at).as_millis().min(u128::from(u32::MAX)) as u32 / PING_MS_A_BYTE;
+        let own = PING_BYTES_SLOW + self.ponged_at.remainder(PING_BYTES_SLOW);
+        slow.clamp(PING_BYTES_MIN, own)
     }
 
     /// The payload of a ping that ends `bytes` after what was sent.

@@ -87,14 +87,28 @@ fn a_ping_rides_by_time_the_oftener_the_less_the_client_is_trusted() {
 }
 
 #[test]
-fn a_ping_rides_behind_the_very_first_bytes_and_who_has_yet_to_answer_it_is_silent() {
+fn who_gets_little_is_pinged_at_a_limit_of_its_own() {
+    let limit = |pong: u64, now: u64| {
+        let mut pace = Pace::default();
+        let ping = pace.write(1_000, pong);
+        assert!(pace.pong(&ping, at(pong)));
+        (0..WINDOW).find(|bytes| pace.wants_ping(*bytes, WINDOW, at(now))).unwrap()
+    };
+    assert_eq!(limit(9_000, 9_000 + 4 * 2_048 + 3), PING_BYTES_MIN);
+    assert_eq!(limit(9_000, 9_000 + 4 * 3_000), 3_000, "250 bytes a second");
+    assert_eq!(limit(9_000, 100_000), 4_096 + 808);
+    assert_eq!(limit(9_001, 100_000), 4_096 + 809);
+    assert_eq!(limit(4_095, u64::from(u32::MAX) / 3), 8_191);
+}
+
+#[test]
+fn who_has_yet_to_answer_the_first_ping_is_silent_and_later_who_takes_longer_than_is_prompt() {
     let mut pace = Pace::default();
-    assert!(!pace.is_silent(at(60_000)), "nothing is waited for");
-    assert!(pace.wants_ping(1, WINDOW, at(1_000)));
+    assert!(pace.is_new() && !pace.is_silent(at(60_000)), "nothing is waited for");
     let ping = pace.write(1, 1_000);
-    assert!(!pace.wants_ping(WINDOW, WINDOW, at(1_000)) && pace.is_silent(at(1_000)));
+    assert!(!pace.is_new() && pace.is_silent(at(1_000)));
     assert!(pace.pong(&ping, at(1_011)));
-    assert!(!pace.wants_ping(1, WINDOW, at(1_011)) && !pace.is_silent(at(60_000)));
+    assert!(!pace.is_new() && !pace.is_silent(at(60_000)));
     pace.write(1, 2_000);
     assert!(!pace.is_silent(at(2_061)) && pace.is_silent(at(2_062)), "50 ms beyond its round trip of 11 and 1");
 }

@@ -12,7 +12,7 @@ use crate::wire;
 /// RFC 6455's registry: try again later.
 const TRY_AGAIN_LATER: u16 = 1013;
 /// Shortest delay that a slow consumer is told to wait, in milliseconds.
-const RETRY_MIN_MS: u64 = 500;
+const RETRY_MIN_MS: u32 = 500;
 /// Bytes of a ping frame with a position: 2 of header, 4 of payload.
 const PING_BYTES: u32 = 6;
 /// Windows of critical updates that a client may be sent beyond its last pong, and that may wait for it besides, while
@@ -143,8 +143,8 @@ impl<R: Ring> Shard<R> {
 
     /// Closes a slow consumer, and tells it when to come back: each its own time, so that they do not come together.
     fn close_slow(&mut self, id: ConnId) {
-        let most = (self.config.limits.retry_max.as_millis() as u64).max(RETRY_MIN_MS);
-        let retry_ms = fastrand::u64(RETRY_MIN_MS..=most);
+        let most = self.config.limits.retry_max.as_millis().min(u128::from(u32::MAX)) as u32;
+        let retry_ms = self.retries.next(RETRY_MIN_MS, most);
         let why = serde_json::json!({ "reason": "slow consumer", "retry_ms": retry_ms }).to_string();
         self.close(id, TRY_AGAIN_LATER, &why, EndReason::SlowConsumer);
     }

@@ -23,7 +23,7 @@ use crate::bus::{Demand, InboxReceiver, Outlet, ToShard, ToSource};
 use crate::config::Config;
 use crate::fanout::{Account, Channels, OutboxLimits, Telling, Update};
 use crate::ids::{ChannelRef, ConnId, ShardId};
-use crate::lifecycle::Millis;
+use crate::lifecycle::{Allowance, Millis, Spread};
 use crate::metrics::{ShardCounters, latency_histogram};
 use crate::sys::{Completion, Ring};
 use conn::Conns;
@@ -37,6 +37,10 @@ const INBOX_PER_TURN: usize = 1024;
 const COMPLETIONS_PER_TURN: usize = 16_384;
 /// Bytes of one channel's updates that are joined into one SEND (a fresh socket takes 32 KiB whole; FACTS.md).
 const RUN_BYTES_MAX: usize = 32 << 10;
+
+/// A pong costs about as much as a delivery: these are a twentieth of what a core delivers.
+const FIRST_PINGS_PER_S: u32 = 5_000;
+const FIRST_PINGS_AT_ONCE: u32 = 16_384;
 
 /// See the module.
 pub struct Shard<R: Ring> {
@@ -57,6 +61,10 @@ pub struct Shard<R: Ring> {
     touched: Vec<u32>,
     /// Of the subscribers that are walked, those who are sent to last; empty between.
     silent: Vec<u32>,
+    /// First pings: one rides behind any update, but not so many that their pongs would hold up a million's updates.
+    first_pings: Allowance,
+    /// When slow consumers may come back.
+    retries: Spread,
     /// An update that did not fit into this turn's run of its channel.
     carried: Option<(ChannelRef, Arc<Update>)>,
     to_read: VecDeque<ConnId>,
@@ -126,6 +134,8 @@ impl<R: Ring> Shard<R> {
             outlet: parts.outlet,
             touched: Vec::new(),
             silent: Vec::new(),
+            first_pings: Allowance::new(FIRST_PINGS_PER_S, FIRST_PINGS_AT_ONCE),
+            retries: Spread::new(fastrand::u32(..)),
             carried: None,
             to_read: VecDeque::new(),
             to_flush: Vec::new(),

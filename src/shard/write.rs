@@ -74,7 +74,9 @@ impl<R: Ring> Shard<R> {
         } else if !conn.pace.may_send(bytes, window) || conn.pace.is_late(false, free) {
             self.fall_behind(id);
             self.offer(id, run);
-        } else if conn.pace.wants_ping(bytes, window, free) && bytes <= PING_COPY_MAX {
+        } else if bytes <= PING_COPY_MAX
+            && (conn.pace.wants_ping(bytes, window, free) || conn.pace.is_new() && self.first_pings.take(self.now_us))
+        {
             self.send_with_ping(id, &Chunk::whole(Rc::clone(run)));
         } else {
             self.send(id, Chunk::whole(Rc::clone(run)));
