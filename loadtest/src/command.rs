@@ -45,7 +45,7 @@ fn run_against_spillgate(arguments: &RunArgs) -> anyhow::Result<bool> {
     let cores = Cores::divide(scenario.shards);
     let work = WorkDirectory::new(arguments.keep, &out)?;
     let here = arguments.gateway.is_none() && arguments.redis.is_none();
-    let _sysctls = Sysctls::raise(scenario.sockets, here)?;
+    let _sysctls = Sysctls::raise(scenario.sockets, here, &cores.clients)?;
     let server = match (&arguments.redis, arguments.publish) {
         (None, PublishBy::Redis) if arguments.gateway.is_none() || arguments.admin.is_none() => {
             Some(RedisServer::start(&work.path, &cores.clients)?)
@@ -83,7 +83,7 @@ fn run_floor(common: &Common) -> anyhow::Result<bool> {
     let out = out_directory(common, &scenario)?;
     let interrupted = interrupts()?;
     let cores = Cores::divide(1);
-    let _sysctls = Sysctls::raise(scenario.sockets, true)?;
+    let _sysctls = Sysctls::raise(scenario.sockets, true, &cores.clients)?;
     let measured = measure_floor(&scenario, &cores, &interrupted)?;
     report::print(&measured, None, &[]);
     for file in report::write(&measured, None, &[], &out)? {
@@ -113,7 +113,7 @@ fn compare(arguments: &CompareArgs) -> anyhow::Result<bool> {
     };
     let interrupted = interrupts()?;
     let cores = Cores::divide(scenario.shards);
-    let _sysctls = Sysctls::raise(scenario.sockets, true)?;
+    let _sysctls = Sysctls::raise(scenario.sockets, true, &cores.clients)?;
     let work = WorkDirectory::new(true, &out)?;
     let place = compare::Place { peers: &arguments.peers, bin: arguments.bin.clone(), out: &out, work: &work.path };
     compare::compare(&scenario, &arguments.peer, &place, &cores, &interrupted)

@@ -3,13 +3,16 @@
 //! The kernel sizes its table of established connections at boot (`thash_entries`; 262,144 buckets on 24 GiB). With both ends
 //! of a million connections on one host some nine share a bucket, each a miss of the cache: a quarter of the server's CPU. A
 //! network namespace may have a larger table of its own (`net.ipv4.tcp_child_ehash_entries`, Linux 6.1), so such a run, with
-//! its Redis, gateway and clients, moves into one.
+//! its Redis, gateway and clients, moves into one. There what arrives is taken in on the clients' cores (receive packet
+//! steering, `Documentation/networking/scaling`): otherwise the server's core would do for every client what the client's
+//! own host does, a third of a delivery here.
 
 use crate::measure::Host;
 use crate::sys;
 use anyhow::{Context, bail};
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::process::Command;
 
 const PAGE_BYTES: u64 = 4096;
 /// The largest table that a network namespace may have (`Documentation/networking/ip-sysctl`).
@@ -27,11 +30,11 @@ pub struct Sysctls {
 impl Sysctls {
     /// Raises what is too low for `sockets` pairs of sockets on this host, and says each change. Without root it says
     /// what a root would set. Where everything is started `here`, the calling thread may move into a network namespace
-    /// with a larger table of connections, until this is dropped.
+    /// with a larger table of connections, whose packets are taken in on `cores`, until this is dropped.
     ///
     /// # Errors
     /// Another run has raised them already: what it puts back at its end would be missing here.
-    pub fn raise(sockets: u64, here: bool) -> anyhow::Result<Self> {
+    pub fn raise(sockets: u64, here: bool, cores: &[usize]) -> anyhow::Result<Self> {
         let mut all = Self::default();
         if sockets < 50_000 {
             return Ok(all);
@@ -50,7 +53,7 @@ impl Sysctls {
         all.set("net.ipv4.tcp_max_orphans", &[sockets.max(65_536)]);
         all.set("net.ipv4.tcp_mem", &tcp);
         if here && sys::is_root() && 2 * sockets > number("net.ipv4.tcp_ehash_entries").unwrap_or(u64::MAX) {
-            all.move_away(sockets)?;
+            all.move_away(sockets, cores)?;
         }
         let shared = all.before.len();
         all.set("net.core.somaxconn", &[65_535]);
@@ -62,7 +65,7 @@ impl Sysctls {
     }
 
     /// Into a network namespace with a bucket for each end of a connection.
-    fn move_away(&mut self, sockets: u64) -> anyhow::Result<()> {
+    fn move_away(&mut self, sockets: u64, cores: &[usize]) -> anyhow::Result<()> {
         let buckets = (2 * sockets).next_power_of_two().min(BUCKETS_MAX);
         self.set("net.ipv4.tcp_child_ehash_entries", &[buckets]);
         if number("net.ipv4.tcp_child_ehash_entries") != Some(buckets) {
@@ -73,6 +76,10 @@ impl Sysctls {
         self.home = Some(home);
         crate::line::ip(&["link", "set", "lo", "up"])?;
         println!("in a network namespace of its own, for a table of {buckets} connections");
+        match steer(cores) {
+            Ok(()) => println!("packets are taken in on the clients' cores {cores:?} (rps_cpus)"),
+            Err(error) => println!("packets are taken in on the server's cores too: {error:#}"),
+        }
         Ok(())
     }
 
@@ -99,6 +106,35 @@ impl Sysctls {
     }
 }
 
+/// Has the loopback device of this network namespace take in packets on these cores. The namespace's devices are in a
+/// sysfs that was mounted in it.
+fn steer(cores: &[usize]) -> anyhow::Result<()> {
+    let place = std::env::temp_dir().join(format!("spillgate-load-sys-{}", std::process::id()));
+    fs::create_dir(&place).with_context(|| format!("cannot make {}", place.display()))?;
+    let run = |command: &mut Command| {
+        let done = command.output().with_context(|| format!("{command:?}"))?;
+        anyhow::ensure!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr).trim());
+        Ok(())
+    };
+    let mounted = run(Command::new("mount").args(["-t", "sysfs", "sysfs"]).arg(&place));
+    let steered = mounted.and_then(|()| {
+        let file = place.join("class/net/lo/queues/rx-0/rps_cpus");
+        let written = fs::write(&file, mask(cores)).with_context(|| format!("cannot write {}", file.display()));
+        run(Command::new("umount").arg(&place)).and(written)
+    });
+    fs::remove_dir(&place).with_context(|| format!("cannot remove {}", place.display()))?;
+    steered
+}
+
+/// Cores as the kernel reads them: hexadecimal words of 32 bits, the highest first.
+fn mask(cores: &[usize]) -> String {
+    let mut words = vec![0u32; cores.iter().max().map_or(0, |most| most / 32) + 1];
+    for core in cores {
+        words[core / 32] |= 1 << (core % 32);
+    }
+    words.iter().rev().map(|word| format!("{word:x}")).collect::<Vec<_>>().join(",")
+}
+
 fn path(name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/sys/{}", name.replace('.', "/")))
 }
@@ -120,5 +156,18 @@ impl Drop for Sysctls {
                 eprintln!("{} could not be put back to {}: {error}", path.display(), before.trim());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_words_of_32_bits() {
+        assert_eq!(mask(&[]), "0");
+        assert_eq!(mask(&[1]), "2");
+        assert_eq!(mask(&[0, 5, 31]), "80000021");
+        assert_eq!(mask(&[1, 32, 67]), "8,1,2");
     }
 }

@@ -81,7 +81,7 @@ mod tests {
             ("[heartbeat]\nping_after = '2h'", "FILE:2:14: heartbeat.ping_after: 7200s is above 1h"),
             ("[drain]\ntimeout = '0s'", "FILE:2:11: drain.timeout: must not be 0"),
             ("limits.rings_per_shard = 0", "FILE:1:26: limits.rings_per_shard: must not be 0"),
-            ("limits.rings_per_shard = 65", "FILE:1:26: limits.rings_per_shard: 65 is above 64"),
+            ("limits.rings_per_shard = 257", "FILE:1:26: limits.rings_per_shard: 257 is above 256"),
             (
                 "limits.inbox_messages_max = 9223372036854775807",
                 "FILE:1:29: limits.inbox_messages_max: 9223372036854775807 is above 16777216",

@@ -119,7 +119,7 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Heartbeat {
-    /// Silence, in both directions, after which a client is pinged.
+    /// Silence, in both directions, after which a client is pinged; one that is sent updates is pinged behind one of them.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub ping_after: Duration,

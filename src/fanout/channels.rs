@@ -188,16 +188,6 @@ impl Channels {
         &mut self.slab[index as usize]
     }
 
-    /// Channels in use.
-    pub fn len(&self) -> usize {
-        self.by_name.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
-
     /// A confirmation: the faces whose members were waiting for it, and whether live subscribers of the others are in a
     /// new epoch. `None` where it answers an older demand.
     pub fn confirm(
@@ -291,7 +281,7 @@ mod tests {
         let place = ChannelRef { index: a, generation: channels.at(a).generation };
         assert_eq!(channels.leave(a, Face::Raw, 0), None);
         assert_eq!(told(&mut channels), [("a".into(), Faces::NONE, 0, 2)]);
-        assert!(channels.is_empty());
+        assert!(channels.by_name.is_empty());
         assert!(channels.find(place).is_none(), "it was forgotten");
         let b = channels.open("b", &Config::default());
         assert_eq!(b, a, "the place is used again");
@@ -336,7 +326,57 @@ mod tests {
         channels.tell(|_| false);
         channels.leave(a, Face::Raw, 0);
         assert_eq!(told(&mut channels), [], "wanted and unwanted before the source heard of it");
-        assert!(channels.is_empty());
+        assert!(channels.by_name.is_empty());
+    }
+
+    #[test]
+    fn an_update_is_owed_to_the_confirmed_of_the_faces_that_it_was_encoded_for_from_then_on() {
+        let mut channels = Channels::default();
+        let a = channels.open("a", &Config::default());
+        assert!(channels.at(a).is_deserted());
+        for slot in 0..5 {
+            channels.join(a, if slot < 3 { Face::Raw } else { Face::Json }, member(slot));
+        }
+        assert!(!channels.at(a).is_deserted());
+        let frame: Option<Box<[u8]>> = Some([0].into());
+        let update = |seq, frames| Update { seq, received_us: 0, key: 0, critical: false, frames };
+        let both = |seq| update(seq, [frame.clone(), frame.clone()]);
+        assert_eq!(channels.at(a).owed(&both(9)), 0, "nobody is confirmed");
+        told(&mut channels);
+        let place = ChannelRef { index: a, generation: channels.at(a).generation() };
+        channels.confirm(place, 1, Faces::NONE.with(Face::Raw).with(Face::Json), Epoch(5), 4);
+        assert_eq!([4, 5].map(|seq| channels.at(a).owed(&both(seq))), [0, 5]);
+        assert_eq!(channels.at(a).owed(&update(5, [frame.clone(), None])), 3);
+        assert_eq!(channels.at(a).owed(&update(5, [None, frame.clone()])), 2);
+    }
+
+    #[test]
+    fn a_place_that_is_used_again_is_another_generation_and_a_member_keeps_its_new_number() {
+        let mut channels = Channels::default();
+        for generation in 0..3 {
+            let a = channels.open("a", &Config::default());
+            assert_eq!((a, channels.at(a).generation()), (0, generation));
+            channels.join(a, Face::Raw, member(7));
+            channels.renumber(a, Face::Raw, 0, 9);
+            assert_eq!(channels.at(a).audiences[Face::Raw.index()].members[0], Member { slot: 7, sub: 9 });
+            channels.leave(a, Face::Raw, 0);
+            told(&mut channels);
+        }
+    }
+
+    #[test]
+    fn a_face_that_nobody_wants_any_more_is_confirmed_anew_and_the_other_stays_confirmed() {
+        let mut channels = Channels::default();
+        let a = channels.open("a", &Config::default());
+        let both = Faces::NONE.with(Face::Raw).with(Face::Json);
+        channels.join(a, Face::Raw, member(1));
+        channels.join(a, Face::Json, member(2));
+        told(&mut channels);
+        channels.confirm(ChannelRef { index: a, generation: 0 }, 1, both, Epoch(5), 0);
+        channels.leave(a, Face::Json, 0);
+        told(&mut channels);
+        assert_eq!(channels.join(a, Face::Json, member(3)), (0, false));
+        assert_eq!(channels.join(a, Face::Raw, member(4)), (1, true));
     }
 
     #[test]

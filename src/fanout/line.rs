@@ -300,6 +300,31 @@ mod tests {
     }
 
     #[test]
+    fn a_long_line_gives_up_its_gaps_when_more_than_half_of_it_is_gaps_and_is_indexed_as_long_as_it_is_long() {
+        for (places, dropped, closed_to, indexed) in [(34, 18, 16, false), (66, 34, 32, false), (68, 35, 33, true)] {
+            let mut line = Line::default();
+            let ends = |line: &mut Line, key| line.push(run(Policy::Conflate, 1, key, 0));
+            ends(&mut line, 1);
+            (2..places).for_each(|seq| line.push(run(Policy::DropOldest, 2, 0, seq)));
+            ends(&mut line, 2);
+            for gone in 1..dropped {
+                line.drop_oldest(|run| run.channel == 2).unwrap();
+                assert_eq!(line.places.len() as u64, places, "{gone} gaps");
+            }
+            line.drop_oldest(|run| run.channel == 2).unwrap();
+            assert_eq!((line.places.len(), line.index.is_some()), (closed_to, indexed));
+        }
+        let mut short = Line::default();
+        short.push(run(Policy::Conflate, 1, 0, 0));
+        (1..31).for_each(|seq| short.push(run(Policy::DropOldest, 2, 0, seq)));
+        short.push(run(Policy::Conflate, 1, 1, 0));
+        while short.drop_oldest(|run| run.channel == 2).is_some() {}
+        assert_eq!((short.places.len(), short.index.is_some()), (32, false), "a short line keeps its gaps");
+        short.push(run(Policy::Conflate, 1, 2, 0));
+        assert_eq!((short.places.len(), short.index.is_some()), (33, true));
+    }
+
+    #[test]
     fn a_long_line_finds_each_topic_as_a_short_one_does() {
         for keys in [3, 200] {
             let mut line = Line::default();

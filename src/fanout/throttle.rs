@@ -152,6 +152,28 @@ mod tests {
     }
 
     #[test]
+    fn room_is_given_back_when_less_than_a_quarter_is_used_and_not_below_what_is_kept() {
+        let mut throttle = Throttle::new(1.0);
+        for key in 0..1_000 {
+            let _ = throttle.offer(&update(key, key), 1, 0);
+        }
+        let room = |throttle: &Throttle| (throttle.keys.capacity(), throttle.passed.capacity());
+        let most = room(&throttle);
+        assert!(most.0 >= 1_000 && most.1 >= 1_000);
+        for key in 0..600 {
+            let _ = throttle.offer(&update(key, 5_000 + key), 1, 1_000_000 - 1);
+        }
+        assert!(room(&throttle) >= most, "all of it is used");
+        let _ = throttle.offer(&update(1, 9_000), 1, 1_500_000); // 1,000 are forgotten, and 601 are left
+        assert_eq!(throttle.keys.len(), 601);
+        let full = room(&throttle);
+        assert!(full.0 > 700 && full.1 >= most.1, "more than a quarter of it is used: {full:?} of {most:?}");
+        let _ = throttle.offer(&update(1, 9_001), 1, 2_200_000);
+        assert_eq!(throttle.keys.len(), 2);
+        assert!(room(&throttle).0 < 16 && room(&throttle).1 < 16, "{:?}", room(&throttle));
+    }
+
+    #[test]
     fn keys_whose_time_is_not_over_and_what_is_held_back_are_not_forgotten() {
         let mut throttle = Throttle::new(1.0);
         for key in 0..200 {

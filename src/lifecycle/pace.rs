@@ -75,7 +75,7 @@ pub struct Pace {
     pinged: u32,
     /// Since when its pong, or that the kernel takes more, is waited for.
     waiting_since: Millis,
-    /// When the last pong came.
+    /// When the last pong came; before the first, when so little was unread that none was needed.
     ponged_at: Millis,
     /// Bytes per millisecond that the client was last seen to read; 0: not known.
     rate: u16,
@@ -138,7 +138,28 @@ impl Pace {
     /// Whether a pong is overdue, or, if `blocked`, that the kernel takes more.
     #[inline]
     pub fn is_late(&self, blocked: bool, now: Millis) -> bool {
-        (self.waiting || blocked) && now.since(self.waiting_since) > self.patience()
+        let waits = blocked || (self.waiting && !self.is_unknown());
+        waits && now.since(Millis::max(self.waiting_since, self.ponged_at)) > self.patience()
+    }
+
+    /// Whether nothing is known of it but that it has little to read: no reason to call it late, however long it takes.
+    #[inline]
+    pub fn is_unknown(&self) -> bool {
+        self.round_trip == 0 && self.ahead() < PING_BYTES_MIN
+    }
+
+    /// Something is about to be sent.
+    #[inline]
+    pub fn sends(&mut self, now: Millis) {
+        if self.is_unknown() {
+            self.ponged_at = now;
+        }
+    }
+
+    /// Whether it has not shown for so long that it reads.
+    #[inline]
+    pub fn is_unheard(&self, limit: Duration, now: Millis) -> bool {
+        !self.waiting && self.round_trip > 0 && now.since(self.ponged_at) >= limit
     }
 
     /// Whether its pong takes longer than a prompt one; the first pong counts as prompt only once it is there.

@@ -87,6 +87,31 @@ fn a_ping_rides_by_time_the_oftener_the_less_the_client_is_trusted() {
 }
 
 #[test]
+fn of_whom_nothing_is_known_but_that_it_has_little_to_read_is_not_late() {
+    let mut pace = Pace::default();
+    pace.sends(at(1_000));
+    pace.write(PING_BYTES_MIN - 1, 1_000);
+    assert!(pace.is_unknown());
+    pace.sends(at(9_000));
+    assert!(!pace.is_late(false, at(60_000)) && pace.is_late(true, at(9_401)), "but for a kernel that takes no more");
+    pace.took(1);
+    assert!(!pace.is_unknown());
+    pace.sends(at(9_200));
+    assert!(!pace.is_late(false, at(9_400)), "the clock begins with what made it more");
+    assert!(pace.is_late(false, at(9_401)));
+}
+
+#[test]
+fn who_has_not_answered_for_long_is_unheard() {
+    let mut pace = steady(1_000, 100, 0); // its last pong came at 9,900
+    let limit = Duration::from_secs(25);
+    assert!(!pace.is_unheard(limit, at(34_899)) && pace.is_unheard(limit, at(34_900)));
+    pace.write(1, 34_900);
+    assert!(!pace.is_unheard(limit, at(90_000)), "a ping is on its way");
+    assert!(!Pace::default().is_unheard(limit, at(90_000)), "it has never been asked");
+}
+
+#[test]
 fn who_gets_little_is_pinged_at_a_limit_of_its_own() {
     let limit = |pong: u64, now: u64| {
         let mut pace = Pace::default();

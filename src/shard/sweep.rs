@@ -45,9 +45,7 @@ impl<R: Ring> Shard<R> {
             State::Leaving if conn.answered && !self.leaving && in_state <= self.config.limits.request_timeout => {}
             State::Leaving if in_state > self.config.drain.close_timeout => self.finish_quietly(id),
             // It is owed something: not the heartbeat judges it, but whether it makes progress.
-            State::Open if conn.out.is_some() || conn.sending || (conn.pace.is_waiting() && !conn.pinged) => {
-                self.close_if_stalled(id);
-            }
+            State::Open if conn.out.is_some() || conn.sending => self.close_if_stalled(id),
             State::Open if conn.pinged && in_state > self.config.heartbeat.pong_timeout => {
                 self.close(id, 1001, "a ping stayed unanswered", EndReason::PingTimeout);
             }
@@ -58,6 +56,7 @@ impl<R: Ring> Shard<R> {
                 (conn.pinged, conn.since) = (true, now);
                 self.owe_ping(id);
             }
+            State::Open if !conn.pace.is_unknown() => self.close_if_stalled(id), // it may owe a pong
             _ => {}
         }
     }

@@ -75,7 +75,9 @@ impl<R: Ring> Shard<R> {
             self.fall_behind(id);
             self.offer(id, run);
         } else if bytes <= PING_COPY_MAX
-            && (conn.pace.wants_ping(bytes, window, free) || conn.pace.is_new() && self.first_pings.take(self.now_us))
+            && (conn.pace.wants_ping(bytes, window, free)
+                || conn.pace.is_unheard(self.config.heartbeat.ping_after, free)
+                || conn.pace.is_new() && self.first_pings.take(self.now_us))
         {
             self.send_with_ping(id, &Chunk::whole(Rc::clone(run)));
         } else {
@@ -225,6 +227,7 @@ impl<R: Ring> Shard<R> {
         debug_assert!(!conn.sending && !conn.shut && conn.state != State::Closing, "one SEND, and none after the end");
         conn.sending = true;
         conn.spoke = self.now;
+        conn.pace.sends(self.free);
         self.counters.outbox_messages += u64::from(chunk.run.updates);
         self.arm(id, Op::Send(id, chunk));
     }
@@ -238,7 +241,7 @@ impl<R: Ring> Shard<R> {
         let state = conn.state;
         let (all, written) = (chunk.bytes().len(), result.max(0) as usize);
         conn.pace.took(written as u32);
-        if written > 0 && !conn.pace.is_waiting() {
+        if written > 0 && (!conn.pace.is_waiting() || conn.pace.is_unknown()) {
             conn.progress = now;
         }
         if result >= 0 && written == all {

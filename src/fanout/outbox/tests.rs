@@ -289,6 +289,24 @@ fn a_notice_that_was_taken_back_is_no_update() {
 }
 
 #[test]
+fn a_notice_that_comes_back_gives_way_to_a_newer_one_of_its_channel() {
+    let notice = |channel, text: &str| Rc::new(Run::notice(channel, text.into()));
+    let mut outbox = Outbox::default();
+    outbox.notice(notice(1, "newer "));
+    assert_eq!(outbox.unsent(Chunk::whole(notice(1, "older ")), 0, &ROOMY), Unsent::default());
+    assert_eq!(outbox.unsent(Chunk::whole(notice(2, "other ")), 0, &ROOMY), Unsent::default());
+    assert_eq!(written(outbox), "other newer ");
+}
+
+#[test]
+fn bytes_may_be_filled_to_the_last() {
+    for (size, offer) in [(60, queued(0, 0)), (61, Offer::Dropped)] {
+        let mut outbox = holding(&[update(1, &"x".repeat(40))]);
+        assert_eq!(outbox.offer(of(Policy::DropNewest, 2, 0, &"y".repeat(size)), &LIMITS), offer);
+    }
+}
+
+#[test]
 fn of_a_channels_notices_the_newest_waits_and_nothing_drops_it() {
     let mut outbox = holding(&[update(1, "a ")]);
     for text in ["first ", "second "] {
@@ -315,7 +333,7 @@ fn control_goes_by_itself_to_who_may_not_be_sent_data() {
 
 #[test]
 fn the_rest_of_a_small_frame_is_copied_and_that_of_a_large_one_shared() {
-    for (size, shared) in [(COPY_MAX, false), (COPY_MAX + 2, true)] {
+    for (size, shared) in [(COPY_MAX + 1, false), (COPY_MAX + 2, true)] {
         let run = update(1, &"x".repeat(size));
         let mut outbox = Outbox::default();
         let unsent = outbox.unsent(Chunk::whole(Rc::clone(&run)), 1, &ROOMY);
@@ -336,9 +354,10 @@ fn what_went_adds_up() {
 #[test]
 fn what_is_forgotten_is_counted_and_what_is_started_stays() {
     let mut outbox = holding(&[update(1, "a1 "), of(Policy::Conflate, 2, 0, "b1 "), update(1, "C1 ")]);
+    outbox.missed = vec![1, 2];
     outbox.notice(Rc::new(Run::notice(1, b"notice ".to_vec())));
     let _ = outbox.unsent(Chunk::whole(update(1, "started ")), 2, &ROOMY);
-    assert_eq!((outbox.forget_channel(1), outbox.pending()), (2, 2));
+    assert_eq!((outbox.forget_channel(1), outbox.pending(), outbox.missed.as_slice()), (2, 2, &[2][..]));
     assert_eq!((outbox.forget_data(), outbox.pending(), outbox.has_waiting()), (1, 1, false));
     assert_eq!(written(outbox), "arted ");
 }
