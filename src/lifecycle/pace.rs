@@ -27,7 +27,7 @@ const PING_BYTES_MIN: u32 = 2 << 10;
 /// The same where fewer bytes come than one in so many milliseconds; there are no links that slow.
 const PING_BYTES_SLOW: u32 = 4 << 10;
 const PING_MS_A_BYTE: u32 = 4;
-const PING_SPACINGS_MS: [u64; 6] = [0, 0, 0, 500, 2_000, 8_000];
+const PING_SPACINGS_MS: [u64; 5] = [0, 500, 2_000, 8_000, 16_000];
 /// A client may be sent ahead what it was seen to read in this time, if that is more than the window: one that reads fast
 /// and pauses for a moment (a garbage collection, a busy machine) has not fallen behind.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -78,9 +78,7 @@ fn a_ping_rides_at_each_half_of_the_window_and_oftener_with_a_far_client() {
 #[test]
 fn a_ping_rides_by_time_the_oftener_the_less_the_client_is_trusted() {
     let mut pace = steady(1_000, 100, 0); // its last pong came at 9,900
-    assert!(
-        !pace.wants_ping(PING_BYTES_MIN, WINDOW, at(17_899)) && pace.wants_ping(PING_BYTES_MIN, WINDOW, at(17_900))
-    );
+    assert!(!pace.wants_ping(4_000, WINDOW, at(25_899)) && pace.wants_ping(4_000, WINDOW, at(25_900)));
     assert!(!pace.wants_ping(PING_BYTES_MIN - 1, WINDOW, at(60_000)), "for a few bytes none does");
     pace.fell_behind();
     assert!(pace.wants_ping(1, WINDOW, at(9_900)), "behind each write to one that is distrusted");
