@@ -5,7 +5,7 @@ use crate::judge::before_resume;
 use crate::report::{Curve, memory_of, print_columns, write_json};
 use crate::run::{Cores, Measured, run};
 use crate::scenario::{Scenario, show};
-use crate::target::{Peer, RedisServer, Target, Where, peers, start_gateway};
+use crate::target::{NotHere, Peer, RedisServer, Target, Where, peers, start_gateway};
 use anyhow::{Context, bail};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ struct Entry {
     note: String,
     /// Why there is no result.
     failed: Option<String>,
+    /// It cannot be had here, which is no fault of this run.
+    left_out: bool,
     figures: Option<Figures>,
     run: Option<Measured>,
 }
@@ -57,7 +59,7 @@ struct Figures {
     stale_bytes_per_resumed: Option<f64>,
 }
 
-/// Runs all, prints the table and writes the report; false if a server gave no result.
+/// Runs all, prints the table and writes the report; false if a server that can be had here gave no result.
 ///
 /// # Errors
 /// There is no such peer, Spillgate itself cannot be measured, or Ctrl-C was pressed.
@@ -98,7 +100,7 @@ pub fn compare(
     for file in write(scenario, &entries, place.out)? {
         println!("{}", file.display());
     }
-    Ok(entries.iter().all(|entry| entry.failed.is_none()))
+    Ok(entries.iter().all(|entry| entry.failed.is_none() || entry.left_out))
 }
 
 fn measure_peer(
@@ -108,10 +110,7 @@ fn measure_peer(
     cores: &Cores,
     interrupted: &AtomicBool,
 ) -> anyhow::Result<Measured> {
-    if !peer.available {
-        bail!("not to be had: {}", peer.why);
-    }
-    peer.build(place.work).context("it cannot be built")?;
+    peer.build(place.work).context("it was not built")?;
     let redis = RedisServer::start(place.work, &cores.clients)?;
     let target = peer.start(&redis.url, cores, place.work)?;
     measure(scenario, target, cores, interrupted)
@@ -130,12 +129,12 @@ fn measure(
 
 impl Entry {
     fn of(name: &str, title: &str, note: &str, result: anyhow::Result<Measured>) -> Self {
-        let (run, failed) = match result {
-            Ok(run) => (Some(run), None),
-            Err(error) => (None, Some(format!("{error:#}"))),
+        let (run, failed, left_out) = match result {
+            Ok(run) => (Some(run), None, false),
+            Err(error) => (None, Some(format!("{error:#}")), error.is::<NotHere>()),
         };
         let figures = run.as_ref().map(Figures::of);
-        Self { name: name.to_owned(), title: title.to_owned(), note: note.to_owned(), failed, figures, run }
+        Self { name: name.to_owned(), title: title.to_owned(), note: note.to_owned(), failed, left_out, figures, run }
     }
 }
 

@@ -85,7 +85,7 @@ pub struct Limits {
     pub partial_bytes_per_shard_max: usize,
     /// Bytes that a socket may have been sent beyond its last answered ping; past it, it is behind.
     pub window_bytes: u32,
-    /// Updates that a socket which is behind keeps whole; past it, channels conflate until it has caught up.
+    /// Updates that a socket which is behind keeps whole; past it, or once its pong has taken 10 s, channels conflate until it has caught up.
     pub slack: usize,
     /// Time without progress after which a socket that is owed something is closed as a slow consumer (1013); `0s` turns it off.
     #[serde(with = "humantime_serde")]

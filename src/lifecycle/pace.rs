@@ -46,6 +46,9 @@ const OVERDUE_EXTRA: Duration = Duration::from_millis(300);
 const OVERDUE_EXTRA_DISTRUSTED: Duration = Duration::from_millis(50);
 /// The same before a round trip is known.
 const OVERDUE_UNKNOWN: Duration = Duration::from_millis(400);
+/// One whose pong has taken so long is not in a hiccup: what it missed is kept no longer, only what is newest. At less
+/// than an update a second and a half, `slack` would keep minutes of stale updates for it.
+const SLACK_TIME: Duration = Duration::from_secs(10);
 /// How long a ping may take while its socket is on trial.
 const TRIAL: Duration = Duration::from_secs(1);
 /// Pings in which it must have been alone with one.
@@ -294,6 +297,11 @@ impl Pace {
     /// no reason to skip updates.
     pub fn is_slow(&self) -> bool {
         self.conflated
+    }
+
+    /// Whether its pong, or that the kernel takes more, has taken too long for a hiccup: slack is not for it.
+    pub fn is_stalled(&self, blocked: bool, now: Millis) -> bool {
+        (self.waiting || blocked) && now.since(self.waiting_since) > SLACK_TIME
     }
 
     /// Whether it is on trial, and may pass it yet, with `pending` bytes: it fell behind, and nobody knows whether it is

@@ -257,6 +257,15 @@ fn who_has_fallen_behind_is_trusted_again_after_a_row_of_prompt_pongs() {
 }
 
 #[test]
+fn whose_pong_takes_ten_seconds_is_stalled_and_so_is_whom_the_kernel_takes_nothing_for() {
+    let mut pace = steady(1_000, 100, 10);
+    assert!(!pace.is_stalled(false, at(60_000)), "nothing is waited for");
+    let ping = pace.write(1_000, 100_000);
+    assert!(!pace.is_stalled(false, at(110_000)) && pace.is_stalled(false, at(110_001)));
+    assert!(pace.pong(&ping, at(111_000)) && !pace.is_stalled(true, at(121_000)) && pace.is_stalled(true, at(121_001)));
+}
+
+#[test]
 fn a_round_trip_that_rose_for_good_is_measured_by_a_ping_alone() {
     let mut pace = steady(5_000, 100, 30);
     pace.fell_behind();

@@ -21,7 +21,7 @@ pub use run::{Seat, ShardEnd, Shared, run};
 
 use crate::bus::{Demand, InboxReceiver, Outlet, ToShard, ToSource};
 use crate::config::Config;
-use crate::fanout::{Account, Channels, OutboxLimits, Telling, Update};
+use crate::fanout::{Account, Channels, OutboxLimits, Run, Telling, Update};
 use crate::ids::{ChannelRef, ConnId, ShardId};
 use crate::lifecycle::{Allowance, Millis, Spread};
 use crate::metrics::{ShardCounters, latency_histogram};
@@ -30,6 +30,7 @@ use conn::Conns;
 use hdrhistogram::Histogram;
 use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Messages that one turn takes from the inbox, and completions that it takes from the ring: what is more waits a turn.
@@ -57,10 +58,14 @@ pub struct Shard<R: Ring> {
     channels: Channels,
     inbox: InboxReceiver,
     outlet: Outlet,
+    /// Completions that wait for the next turn (see [`Shard::take_herd_in`]).
+    set_aside: VecDeque<Completion>,
     /// Channels with updates that arrived this turn.
     touched: Vec<u32>,
     /// Of the subscribers that are walked, those who are sent to last; empty between.
     silent: Vec<u32>,
+    /// While subscribers are walked: the last ping that rode behind their update, and both as one run.
+    last_pinged: Option<(Vec<u8>, Rc<Run>)>,
     /// First pings: one rides behind any update, but not so many that their pongs would hold up a million's updates.
     first_pings: Allowance,
     /// When slow consumers may come back.
@@ -132,8 +137,10 @@ impl<R: Ring> Shard<R> {
             channels: Channels::default(),
             inbox: parts.inbox,
             outlet: parts.outlet,
+            set_aside: VecDeque::new(),
             touched: Vec::new(),
             silent: Vec::new(),
+            last_pinged: None,
             first_pings: Allowance::new(FIRST_PINGS_PER_S, FIRST_PINGS_AT_ONCE),
             retries: Spread::new(fastrand::u32(..)),
             carried: None,
@@ -163,9 +170,10 @@ impl<R: Ring> Shard<R> {
         self.now_us = now_us;
         self.now = Millis::from_us(now_us);
         self.free = Millis::from_us(now_us.saturating_sub(self.busy_us));
+        let accepted = self.counters.accepted;
         let mut completions = 0;
         while completions < COMPLETIONS_PER_TURN
-            && let Some(completion) = self.ring.next()
+            && let Some(completion) = self.set_aside.pop_front().or_else(|| self.ring.next())
         {
             self.complete(completion);
             completions += 1;
@@ -186,12 +194,13 @@ impl<R: Ring> Shard<R> {
         self.arm_accepts();
         self.arm_timer();
         self.ring.submit()?;
+        self.take_herd_in(accepted)?;
         self.counters.turns += 1;
         self.counters.last_turn_us = now_us;
         self.counters.inbox_depth = self.inbox.depth() as u64;
         self.counters.outbox_bytes = self.outbox_bytes() as u64;
         let taken = completions < COMPLETIONS_PER_TURN && released && drained;
-        Ok(!taken || !self.to_read.is_empty() || !self.to_flush.is_empty())
+        Ok(!taken || !self.to_read.is_empty() || !self.to_flush.is_empty() || !self.set_aside.is_empty())
     }
 
     /// Says how long the last turn took, in microseconds.

@@ -46,11 +46,10 @@ impl<R: Ring> Shard<R> {
         };
         self.counters.due += members as u64 * u64::from(run.updates);
         let free = self.free;
-        // Sending never changes who is subscribed: the list stays as it is while it is walked.
-        let member = |shard: &Self, at: usize| shard.channels.at(index).audiences[face.index()].members[at].slot;
         let mut silent = std::mem::take(&mut self.silent);
         for at in 0..members {
-            let slot = member(self, at);
+            // Sending never changes who is subscribed: the list stays as it is while it is walked.
+            let slot = self.channels.at(index).audiences[face.index()].members[at].slot;
             let (_, conn) = self.conns.at(slot);
             match conn.pace.is_silent(free) {
                 true => silent.push(slot),
@@ -62,6 +61,7 @@ impl<R: Ring> Shard<R> {
             self.deliver(slot, &run);
         }
         self.silent = silent;
+        self.last_pinged = None;
     }
 
     /// One subscriber's copy of an update.
@@ -79,7 +79,7 @@ impl<R: Ring> Shard<R> {
                 || conn.pace.is_unheard(self.config.heartbeat.ping_after, free)
                 || conn.pace.is_new() && self.first_pings.take(self.now_us))
         {
-            self.send_with_ping(id, &Chunk::whole(Rc::clone(run)));
+            self.send_run_with_ping(id, run);
         } else {
             self.send(id, Chunk::whole(Rc::clone(run)));
         }
@@ -221,6 +221,21 @@ impl<R: Ring> Shard<R> {
         self.send(id, Chunk::whole(Rc::new(run)));
     }
 
+    /// The same in a fan-out: subscribers that were sent the same so far share the copy with the ping.
+    fn send_run_with_ping(&mut self, id: ConnId, run: &Rc<Run>) {
+        let ping = self.begin_ping(id, run.bytes().len() as u32);
+        let fits = |(last, _): &&(Vec<u8>, Rc<Run>)| *last == ping;
+        let pinged = match self.last_pinged.as_ref().filter(fits) {
+            Some((_, pinged)) => Rc::clone(pinged),
+            None => {
+                let pinged = Rc::new(Run::with_ping(&Chunk::whole(Rc::clone(run)), &ping));
+                self.last_pinged = Some((ping, Rc::clone(&pinged)));
+                pinged
+            }
+        };
+        self.send(id, Chunk::whole(pinged));
+    }
+
     #[inline]
     fn send(&mut self, id: ConnId, chunk: Chunk) {
         let (_, conn) = self.conns.at(id.slot.0);
@@ -288,12 +303,13 @@ impl<R: Ring> Shard<R> {
         self.arm(id, Op::AwaitWritable(id));
     }
 
-    /// What may wait for a connection: while it is not behind, all that its window allows; if it is slow, only the newest.
+    /// What may wait for a connection: while it is not behind, all that its window allows; if it is slow or
+    /// stalled, only the newest.
     fn limits_of(&mut self, id: ConnId) -> OutboxLimits {
         let free = self.free;
         let (_, conn) = self.conns.at(id.slot.0);
         let slack = match conn.behind {
-            true if conn.pace.is_slow() => 0,
+            true if conn.pace.is_slow() || conn.pace.is_stalled(conn.awaiting_writable, free) => 0,
             true if conn.pace.is_on_trial(conn.out.as_ref().map_or(0, |out| out.pending_bytes()), free) => usize::MAX,
             true => self.outbox_limits.slack,
             false => usize::MAX,

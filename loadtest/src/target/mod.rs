@@ -7,7 +7,7 @@ mod redis;
 
 pub use floor::{Floor, start_floor};
 pub use gateway::{Where, start as start_gateway};
-pub use peer::{Peer, peers};
+pub use peer::{NotHere, Peer, peers};
 pub use redis::RedisServer;
 
 use crate::face::FaceName;

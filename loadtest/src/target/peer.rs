@@ -7,6 +7,7 @@ use crate::run::Cores;
 use crate::scenario::read_toml;
 use anyhow::{Context, bail};
 use serde::Deserialize;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,10 +42,10 @@ pub struct Peer {
     feed: Vec<String>,
     /// Whether it can be had at all.
     #[serde(default = "yes")]
-    pub available: bool,
+    available: bool,
     /// Why not.
     #[serde(default)]
-    pub why: String,
+    why: String,
     /// What a reader of the table should know.
     #[serde(default)]
     pub note: String,
@@ -59,6 +60,18 @@ enum Unwrap {
     Pusher,
     Centrifugo,
 }
+
+/// A server that cannot be had on this host.
+#[derive(Debug)]
+pub struct NotHere(String);
+
+impl fmt::Display for NotHere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not to be had here: {}", self.0)
+    }
+}
+
+impl std::error::Error for NotHere {}
 
 fn yes() -> bool {
     true
@@ -90,8 +103,11 @@ impl Peer {
     /// Builds it.
     ///
     /// # Errors
-    /// A command fails: with the end of what it wrote.
+    /// [`NotHere`], or a command fails: with the end of what it wrote.
     pub fn build(&self, logs: &Path) -> anyhow::Result<()> {
+        if !self.available {
+            bail!(NotHere(self.why.clone()));
+        }
         for (i, words) in self.build.iter().enumerate() {
             let (program, arguments) = words.split_first().context("build: a command is empty")?;
             let mut command = Command::new(self.program(program));
@@ -100,7 +116,7 @@ impl Peer {
             let mut running = Running::start(&mut command, &[], &log)?;
             let status = running.child.wait()?;
             if status.code() == Some(UNAVAILABLE) {
-                bail!("{}", running.last_words());
+                bail!(NotHere(running.last_words()));
             }
             if !status.success() {
                 bail!("`{}` failed ({status}): {}", words.join(" "), running.last_words());
