@@ -1,11 +1,10 @@
 //! Taking connections in: a few accepts are kept armed, each for a slot that is known to be free.
 
-use super::{COMPLETIONS_PER_TURN, Shard, State};
+use super::{Shard, State};
 use crate::ids::{ConnId, ListenerId};
 use crate::metrics::EndReason;
-use crate::sys::{Completion, Op, Ring};
+use crate::sys::{Op, Ring};
 use crate::wire;
-use std::io;
 use std::net::SocketAddr;
 
 /// Accepts that are kept armed at each listener.
@@ -13,8 +12,6 @@ const ARMED_PER_LISTENER: usize = 16;
 /// Slots beyond the connections that are held, for those who are told that there is no room. Whoever comes when these
 /// are taken too waits in the listener's backlog: an accept without a free slot would destroy the connection.
 const REFUSAL_SLOTS: u32 = 32;
-/// Connections that one turn takes in beyond those: some 10 us each, where the turn itself may have sent for half a second.
-const ACCEPTS_PER_TURN: u64 = 4096;
 /// What those are told to wait before they come again, in seconds.
 const RETRY_AFTER_S: std::ops::Range<u32> = 1..8;
 
@@ -52,6 +49,11 @@ impl Listening {
 
     pub fn armed(&self) -> usize {
         self.armed.iter().sum()
+    }
+
+    /// Accepts that are armed at each listener.
+    pub fn armed_max(&self) -> usize {
+        self.armed_max
     }
 
     pub fn wake(&mut self) {
@@ -104,30 +106,6 @@ impl<R: Ring> Shard<R> {
             let answer = wire::unavailable(after, "all places are taken; come again after Retry-After seconds");
             self.answer_and_leave(id, answer, EndReason::Full);
         }
-    }
-
-    /// Takes a herd in: where all armed accepts were taken, more are armed until nobody waits, up to a bound. A shard whose
-    /// turns are long would otherwise take in only so many a turn. What else has completed waits for the next turn.
-    ///
-    /// # Errors
-    /// The ring is broken for good.
-    pub(super) fn take_herd_in(&mut self, accepted_before: u64) -> io::Result<()> {
-        let (mut before, round) = (accepted_before, self.listening.armed_max as u64);
-        while self.counters.accepted - before >= round
-            && self.counters.accepted - accepted_before < ACCEPTS_PER_TURN
-            && self.set_aside.len() < COMPLETIONS_PER_TURN
-        {
-            before = self.counters.accepted;
-            while let Some(completion) = self.ring.next() {
-                match completion {
-                    Completion::Accepted { .. } => self.complete(completion),
-                    other => self.set_aside.push_back(other),
-                }
-            }
-            self.arm_accepts();
-            self.ring.submit()?;
-        }
-        Ok(())
     }
 
     pub(super) fn stop_listening(&mut self) {

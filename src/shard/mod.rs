@@ -39,6 +39,9 @@ const COMPLETIONS_PER_TURN: usize = 16_384;
 /// Bytes of one channel's updates that are joined into one SEND (a fresh socket takes 32 KiB whole; FACTS.md).
 const RUN_BYTES_MAX: usize = 32 << 10;
 
+/// Where clients wait to be read or taken in, they have the shard for this part of what the last fan-out took.
+const CLIENTS_SHARE: u64 = 2;
+
 /// A pong costs about as much as a delivery: these are a twentieth of what a core delivers.
 const FIRST_PINGS_PER_S: u32 = 5_000;
 const FIRST_PINGS_AT_ONCE: u32 = 16_384;
@@ -58,8 +61,6 @@ pub struct Shard<R: Ring> {
     channels: Channels,
     inbox: InboxReceiver,
     outlet: Outlet,
-    /// Completions that wait for the next turn (see [`Shard::take_herd_in`]).
-    set_aside: VecDeque<Completion>,
     /// Channels with updates that arrived this turn.
     touched: Vec<u32>,
     /// Of the subscribers that are walked, those who are sent to last; empty between.
@@ -82,6 +83,9 @@ pub struct Shard<R: Ring> {
     scratch: Vec<u8>,
     listening: accept::Listening,
     sweeper: sweep::Sweeper,
+    /// The last turn sent what there was to send; if clients wait, they are served until then before the next one does.
+    fanned_out: bool,
+    clients_until_us: u64,
     now_us: u64,
     now: Millis,
     /// The time that the shard has not spent in its turns: the clock for pongs. One that waits for us to read it is not
@@ -137,7 +141,6 @@ impl<R: Ring> Shard<R> {
             channels: Channels::default(),
             inbox: parts.inbox,
             outlet: parts.outlet,
-            set_aside: VecDeque::new(),
             touched: Vec::new(),
             silent: Vec::new(),
             last_pinged: None,
@@ -151,6 +154,8 @@ impl<R: Ring> Shard<R> {
             timers: throttle::Timers::default(),
             scratch: Vec::new(),
             sweeper: sweep::Sweeper::default(),
+            fanned_out: false,
+            clients_until_us: 0,
             now_us: 0,
             now: Millis::default(),
             free: Millis::default(),
@@ -173,17 +178,14 @@ impl<R: Ring> Shard<R> {
         let accepted = self.counters.accepted;
         let mut completions = 0;
         while completions < COMPLETIONS_PER_TURN
-            && let Some(completion) = self.set_aside.pop_front().or_else(|| self.ring.next())
+            && let Some(completion) = self.ring.next()
         {
             self.complete(completion);
             completions += 1;
         }
-        if let Some((channel, update)) = self.carried.take() {
-            self.arrive(channel, update);
-        }
-        let released = self.release_due();
-        let drained = self.drain_inbox();
-        self.fan_out();
+        let herd = self.counters.accepted - accepted >= self.listening.armed_max() as u64;
+        self.fanned_out = !self.is_clients_turn(herd);
+        let drained = self.fanned_out && self.take_updates();
         self.keep_to_share();
         self.close_too_slow();
         debug_assert!(!self.holds_too_much());
@@ -194,18 +196,20 @@ impl<R: Ring> Shard<R> {
         self.arm_accepts();
         self.arm_timer();
         self.ring.submit()?;
-        self.take_herd_in(accepted)?;
         self.counters.turns += 1;
         self.counters.last_turn_us = now_us;
         self.counters.inbox_depth = self.inbox.depth() as u64;
         self.counters.outbox_bytes = self.outbox_bytes() as u64;
-        let taken = completions < COMPLETIONS_PER_TURN && released && drained;
-        Ok(!taken || !self.to_read.is_empty() || !self.to_flush.is_empty() || !self.set_aside.is_empty())
+        let taken = completions < COMPLETIONS_PER_TURN && drained;
+        Ok(!taken || !self.to_read.is_empty() || !self.to_flush.is_empty())
     }
 
     /// Says how long the last turn took, in microseconds.
     pub fn took(&mut self, turn_us: u64) {
         self.busy_us += turn_us;
+        if self.fanned_out {
+            self.clients_until_us = self.now_us + turn_us + turn_us / CLIENTS_SHARE;
+        }
     }
 
     /// Begins to leave: no more accepts, and everyone gets a close frame with code 1001.
@@ -262,6 +266,24 @@ impl<R: Ring> Shard<R> {
             Completion::Closed { conn, result } => self.slot_closed(conn, result),
             Completion::Tick => self.timers.fired(self.now_us),
         }
+    }
+
+    /// Whether this turn is for clients alone: more of them wait to be read or taken in than one turn does, and the
+    /// updates have had their share. A turn that sends to many is long, and others would wait for as many of them as there
+    /// are turns' worth of clients: a herd comes back while updates go on.
+    fn is_clients_turn(&self, herd: bool) -> bool {
+        (herd || !self.to_read.is_empty()) && self.now_us < self.clients_until_us
+    }
+
+    /// Sends what there is to send, within bounds; whether that was all.
+    fn take_updates(&mut self) -> bool {
+        if let Some((channel, update)) = self.carried.take() {
+            self.arrive(channel, update);
+        }
+        let released = self.release_due();
+        let drained = self.drain_inbox();
+        self.fan_out();
+        released && drained
     }
 
     /// Takes what the source has sent, within bounds; whether that was all.

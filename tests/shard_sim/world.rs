@@ -30,6 +30,8 @@ pub struct World {
     source: Source,
     clients: Vec<Client>,
     now_us: u64,
+    /// When the last turn began.
+    turned_us: u64,
     more: bool,
     pub turns: u64,
     /// Ids of commands that were given out.
@@ -93,6 +95,7 @@ impl World {
             rng,
             clients: Vec::new(),
             now_us: 0,
+            turned_us: 0,
             more: true,
             turns: 0,
             ids: 0,
@@ -211,6 +214,9 @@ impl World {
     /// The shard takes a turn, after which its books are balanced.
     fn turn(&mut self) {
         let (before, cut) = (self.counters().behind, self.cut());
+        let since_us = self.now_us - self.turned_us;
+        self.shard.took(if self.rng.u8(..) < 64 { self.rng.u64(..=since_us) } else { 0 }); // the last turn
+        self.turned_us = self.now_us;
         self.more = self.shard.turn(self.now_us).expect("the ring never breaks");
         self.turns += 1;
         let counters = self.shard.counters();
