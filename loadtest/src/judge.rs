@@ -39,6 +39,7 @@ pub fn outcome(run: &Measured) -> Outcome {
         floor_ratio: None,
         resume_p50_ms: (!resume.is_empty()).then(|| resume.at(0.5) as f64 / 1000.0),
         recover_seconds: run.recover_s,
+        left: run.left.as_ref().map(|left| left.values().sum::<u64>() as f64),
         torn: sum(|kind| kind.torn),
         disordered: sum(|kind| kind.disordered),
         wrong: sum(|kind| kind.wrong),

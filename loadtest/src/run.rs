@@ -4,7 +4,7 @@ use crate::apart::Apart;
 use crate::engine::{Job, Kind, What};
 use crate::fleet::Fleet;
 use crate::http::Http;
-use crate::measure::{Host, Metrics, Process, scrape};
+use crate::measure::{Held, Host, Metrics, Process, scrape};
 use crate::progress::Progress;
 use crate::publish::{Published, Publisher};
 use crate::scenario::{Deed, Happening, Outcome, Scenario};
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 /// Clients that make no progress for this long connect no more.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(50);
+/// The gateway has that long to let go of its clients when they are gone; those who vanish are found out by heartbeats.
+const LET_GO: Duration = Duration::from_secs(60);
 /// The proportional share of memory is read once in so many samples.
 const PSS_EVERY: usize = 10;
 
@@ -99,6 +101,9 @@ pub struct Measured {
     pub tally: Tally,
     /// From a herd's start until as many were connected as before, in seconds.
     pub recover_s: Option<f64>,
+    /// What the gateway still holds when all clients are gone, beyond what it held before the first; none where it cannot
+    /// be seen.
+    pub left: Option<BTreeMap<String, u64>>,
     /// What the bounds are checked against.
     pub outcome: Outcome,
 }
@@ -117,6 +122,7 @@ pub fn run(
     let progress = Progress::new(&target.name);
     let mut watch = Watch { pid: target.pid, admin: target.admin.map(Http::new), began, samples: Vec::new() };
     let empty = watch.sample(None, true);
+    let held = watch.held();
     let jobs = jobs(scenario, target, cores);
     let mut fleet = Fleet::start(&jobs)?;
     let (job, _) = jobs.first().context("there is a process of clients")?;
@@ -177,6 +183,8 @@ pub fn run(
     stage.fleet.order(&What::Finish(last))?;
     let last = stage.watch.sample(Some(stage.fleet), true);
     let tally = fleet.tally();
+    drop((apart, fleet));
+    let left = held.and_then(|before| watch.left(&before));
     progress.done();
 
     let mut measured = Measured {
@@ -194,6 +202,7 @@ pub fn run(
         publisher_late_max_us: late_max_us,
         tally,
         recover_s,
+        left,
         outcome: Outcome::default(),
     };
     measured.outcome = crate::judge::outcome(&measured);
@@ -259,6 +268,23 @@ impl Watch {
             seen: fleet.map(Fleet::seen).unwrap_or_default(),
             // A gateway that is too busy for its admin interface is no reason to end the run: the sample has none.
             metrics: self.admin.as_mut().and_then(|admin| scrape(admin).ok()).unwrap_or_default(),
+        }
+    }
+
+    fn held(&mut self) -> Option<Held> {
+        let metrics = scrape(self.admin.as_mut()?).ok()?;
+        Some(Held::of(self.pid?, &metrics))
+    }
+
+    /// What is held beyond `before`, when nothing is or patience ends.
+    fn left(&mut self, before: &Held) -> Option<BTreeMap<String, u64>> {
+        let began = Instant::now();
+        loop {
+            let left = self.held()?.beyond(before);
+            if left.is_empty() || began.elapsed() > LET_GO {
+                return Some(left);
+            }
+            std::thread::sleep(Duration::from_millis(500));
         }
     }
 

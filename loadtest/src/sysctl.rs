@@ -5,7 +5,9 @@
 //! network namespace may have a larger table of its own (`net.ipv4.tcp_child_ehash_entries`, Linux 6.1), so such a run, with
 //! its Redis, gateway and clients, moves into one. There what arrives is taken in on the clients' cores (receive packet
 //! steering, `Documentation/networking/scaling`): otherwise the server's core would do for every client what the client's
-//! own host does, a third of a delivery here.
+//! own host does, a third of a delivery here. What waits there to be taken in is bounded (`net.core.netdev_max_backlog`, 1,000
+//! packets a core): a fan-out to many sockets at once fills that, and each packet that is dropped costs a retransmission and
+//! hundreds of milliseconds.
 
 use crate::measure::Host;
 use crate::sys;
@@ -52,6 +54,7 @@ impl Sysctls {
         all.set("fs.file-max", &[2 * sockets + sockets / 4 + 200_000]);
         all.set("net.ipv4.tcp_max_orphans", &[sockets.max(65_536)]);
         all.set("net.ipv4.tcp_mem", &tcp);
+        all.set("net.core.netdev_max_backlog", &[sockets]); // of the host: not to be seen from a namespace
         if here && sys::is_root() && 2 * sockets > number("net.ipv4.tcp_ehash_entries").unwrap_or(u64::MAX) {
             all.move_away(sockets, cores)?;
         }

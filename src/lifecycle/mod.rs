@@ -2,10 +2,12 @@
 
 mod allowance;
 mod clock;
+mod moderation;
 mod pace;
 mod spread;
 
 pub use allowance::Allowance;
 pub use clock::{Clock, Millis};
+pub use moderation::Moderation;
 pub use pace::Pace;
 pub use spread::Spread;

@@ -2,7 +2,7 @@
 
 use super::{Parts, Shard};
 use crate::ids::ShardId;
-use crate::lifecycle::Clock;
+use crate::lifecycle::{Clock, Moderation};
 use crate::metrics::{Board, HistogramBoard, ShardCounters, latency_histogram};
 use crate::sys::{Doorbell, UringSet, bell_file};
 use crossbeam_channel::Sender;
@@ -135,6 +135,8 @@ async fn drive(mut shard: Shard<UringSet>, clock: Clock, shared: &Shared) -> io:
     let bell = bell_file(&shared.bell)?;
     let mut turns = latency_histogram();
     let mut shown_us = 0;
+    let mut moderation = Moderation::default();
+    let mut dozed = false;
     loop {
         if shared.leaving() {
             shard.leave();
@@ -159,8 +161,19 @@ async fn drive(mut shard: Shard<UringSet>, clock: Clock, shared: &Shared) -> io:
         // Sleep is announced first, then everything is looked at once more: whoever comes later sees the announcement.
         shared.bell.asleep();
         let leave = shared.leaving() && !shard.is_leaving();
-        if shard.ring_mut().may_sleep() && !shard.has_mail() && !leave {
+        let idle = shard.ring_mut().may_sleep() && !shard.has_mail() && !leave;
+        if idle && moderation.is_busy() && !std::mem::replace(&mut dozed, true) {
+            // What comes until then is found without being rung for.
+            shared.bell.awake();
+            shard.ring_mut().awake();
+            glommio::timer::sleep(Moderation::DOZE).await;
+            continue;
+        }
+        if idle {
+            let sleeps_us = clock.now_us();
             bell.read_at(0, size_of::<u64>()).await.map_err(|error| io::Error::other(format!("the bell: {error}")))?;
+            moderation.slept(sleeps_us, clock.now_us());
+            dozed = false;
         }
         shared.bell.awake();
         shard.ring_mut().awake();

@@ -121,6 +121,10 @@ fn figures(run: &Measured, floor: Option<&Measured>) -> Vec<Vec<String>> {
     if let Some(seconds) = outcome.recover_seconds {
         row("all were back after", format!("{} s", show(seconds)));
     }
+    if let Some(left) = &run.left {
+        let list: Vec<_> = left.iter().map(|(name, count)| format!("{name}: {count}")).collect();
+        row("held when all clients were gone", if list.is_empty() { "nothing".to_owned() } else { list.join(", ") });
+    }
     let metrics = &run.last.metrics;
     if metrics.of("ws_messages_due_total") > 0.0 {
         let names = ["due_total", "delivered_total", "conflated_total", "dropped_total"];

@@ -39,6 +39,9 @@ pub struct Expect {
     pub resume_p50_ms_max: Option<f64>,
     /// From a herd's start until as many are connected as before, in seconds.
     pub recover_seconds_max: Option<f64>,
+    /// Connections, waiting updates and bytes, files of rings and descriptors that the gateway holds when all clients are
+    /// gone, beyond what it held before the first.
+    pub left_max: Option<u64>,
 }
 
 /// An expectation that does not hold, as a sentence.
@@ -80,6 +83,8 @@ pub struct Outcome {
     pub resume_p50_ms: Option<f64>,
     /// See [`Expect::recover_seconds_max`].
     pub recover_seconds: Option<f64>,
+    /// See [`Expect::left_max`].
+    pub left: Option<f64>,
     /// Frames and payloads that were not whole.
     pub torn: f64,
     /// Updates out of order.
@@ -124,6 +129,7 @@ impl Expect {
             ("times the floor's CPU for each delivery", self.floor_ratio_max, outcome.floor_ratio),
             ("ms from reading again to the newest state (median)", self.resume_p50_ms_max, outcome.resume_p50_ms),
             ("seconds until the herd was back", self.recover_seconds_max, outcome.recover_seconds),
+            ("things held for nobody", count(self.left_max), outcome.left),
         ];
         let mut unmet: Vec<_> = at_most
             .into_iter()
