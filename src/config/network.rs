@@ -27,7 +27,8 @@ impl FromStr for Network {
     type Err = BadNetwork;
 
     fn from_str(text: &str) -> Result<Self, BadNetwork> {
-        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(|one| IpNet::from(one.to_canonical())));
+        let network =
+            text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(|one| IpNet::from(one.to_canonical())));
         let bad = || BadNetwork(text.to_owned());
         match network.map_err(|_| bad())? {
             // Of these, an address that is looked for in its IPv4 form would never be found.
