@@ -16,8 +16,8 @@ pub struct Network(IpNet);
 pub struct BadNetwork(String);
 
 impl Network {
-    /// Whether an address is in it. An IPv4 address is the same one where it comes mapped into IPv6, as it does to a
-    /// socket that listens for both.
+    /// Whether an address is in it. An IPv4 address is the same one where it comes mapped into IPv6 (`::ffff:10.0.0.7`),
+    /// as sockets that listen for both families have it.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }

@@ -27,8 +27,7 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// Notes an address. An IPv4 one that comes as an IPv6 one, as it does to a socket that listens for both, is an IPv4
-    /// one.
+    /// Notes an address. An IPv4 one that comes mapped into IPv6 is an IPv4 one.
     pub fn note(&mut self, address: SocketAddr) -> Caller {
         match address.ip().to_canonical() {
             IpAddr::V4(ip) => Caller::V4(ip.octets(), address.port()),
@@ -78,7 +77,7 @@ mod tests {
         for (caller, text) in [(four, "192.0.2.1:65535"), (one, "[2001:db8::1]:80"), (two, "[::1]:0")] {
             assert_eq!(callers.address(caller).unwrap().to_string(), text);
         }
-        [four, one].map(|caller| callers.forget(caller));
+        [four, one].into_iter().for_each(|caller| callers.forget(caller));
         let three = callers.note("[2001:db8::3]:3".parse().unwrap());
         assert_eq!((three, callers.table.len()), (one, 2));
         assert_eq!(callers.address(three).unwrap().to_string(), "[2001:db8::3]:3");
