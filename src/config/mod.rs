@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod flags;
 mod layers;
+mod network;
 mod pointer;
 mod print;
 mod schema;
@@ -20,11 +21,14 @@ pub use env::FILE_VARIABLE;
 pub use error::{ADDRESS_EXPECTED, ConfigError, Mistake, Origin, Position, Problem};
 pub use flags::Overrides;
 pub use layers::load;
+pub use network::{BadNetwork, Network};
 pub use pointer::{BadPointer, Pointer};
 pub use print::{print, summary};
 pub use schema::{Kind, Schema, Section, Setting, schema};
 pub use secret::mask;
-pub use settings::{ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Policy, Redis};
+pub use settings::{
+    ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Policy, ProxyProtocol, Redis,
+};
 
 #[cfg(test)]
 mod tests;

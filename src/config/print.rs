@@ -34,7 +34,7 @@ pub fn print(config: &Config) -> String {
     text
 }
 
-/// What the settings mean, in one line: addresses, source, rules.
+/// What the settings mean, in one line: addresses, proxies, source, rules.
 pub fn summary(config: &Config) -> String {
     let plural = |count: usize, what: &str| match count {
         1 => format!("1 {what}"),
@@ -45,7 +45,12 @@ pub fn summary(config: &Config) -> String {
         None => "updates from the publish API (no Redis)".to_owned(),
     };
     let listen = plural(config.listen.len(), "listen address");
-    format!("{listen}, admin at {}, {source}, {}", config.admin, plural(config.channels.len(), "channel rule"))
+    let proxies = match config.proxy_protocol.trusted.len() {
+        0 => String::new(),
+        trusted => format!("PROXY protocol from {}, ", plural(trusted, "network")),
+    };
+    let rules = plural(config.channels.len(), "channel rule");
+    format!("{listen}, admin at {}, {proxies}{source}, {rules}", config.admin)
 }
 
 // Writing to a `String` cannot fail; the results are let go.

@@ -1,9 +1,10 @@
 //! Every setting there is, with its unit, its default and one sentence. What is printed and what is checked is
 //! generated from here: the doc comment of a field is the sentence that a user reads.
 
+use super::Network;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Everything that can be set.
@@ -21,6 +22,8 @@ pub struct Config {
     /// The core that the source thread is pinned to; left out, it floats.
     #[schemars(example = 0)]
     pub source_core: Option<usize>,
+    /// Proxies and load balancers that say, at the start of each connection, for whom it is (PROXY protocol, version 1 or 2).
+    pub proxy_protocol: ProxyProtocol,
     /// The Redis that updates come from.
     pub redis: Redis,
     /// Bounds on what clients and publishers may ask for, and on what is kept for them.
@@ -32,6 +35,18 @@ pub struct Config {
     /// Rules by channel name; the first whose `match` fits a channel holds for it.
     #[serde(rename = "channel")]
     pub channels: Vec<ChannelRule>,
+}
+
+/// Proxies that say for whom a connection is. The protocol forbids to guess whether a header is there, so the peer's
+/// address alone decides it, and no further setting: in a trusted network it must be there, elsewhere it must not. Who
+/// connects past the proxy, without a header, is a client like any other, and known by its own address; where nobody
+/// should, a firewall keeps them away from more than this port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProxyProtocol {
+    /// Networks whose connections must begin with a PROXY header, which is believed: whoever is in one can claim any address. From elsewhere a header is refused. Empty turns it off.
+    #[schemars(with = "Vec<String>")]
+    pub trusted: Vec<Network>,
 }
 
 /// The Redis that updates come from.
@@ -215,6 +230,13 @@ impl Config {
     }
 }
 
+impl ProxyProtocol {
+    /// Whether a peer's word is taken for whom its connections are.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(peer))
+    }
+}
+
 impl ChannelRule {
     /// A rule for some channels that asks for nothing.
     pub fn new(pattern: impl Into<String>) -> Self {
@@ -239,6 +261,7 @@ impl Default for Config {
             shards: 0,
             pin_shards: true,
             source_core: None,
+            proxy_protocol: ProxyProtocol::default(),
             redis: Redis::default(),
             limits: Limits::default(),
             heartbeat: Heartbeat::default(),

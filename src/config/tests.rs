@@ -81,6 +81,7 @@ fn every_setting_is_reachable_by_its_variable() {
                 "7m".to_owned()
             }
             (Kind::Text, _) => "127.0.0.1:7".to_owned(),
+            (Kind::List, _) if setting.key == "proxy_protocol.trusted" => "10.0.0.0/8, ::1".to_owned(),
             (Kind::List, _) => "127.0.0.1:7, [::1]:8".to_owned(),
             (Kind::Tables(_), _) => "[{ match = 'a*', client_publish = true }, { match = 'b' }]".to_owned(),
             (kind, default) => panic!("{}: no value for {kind:?} beside {default:?}", setting.key),
@@ -117,6 +118,7 @@ fn what_is_printed_loads_again_as_the_same() {
     let all_set = config(|config| {
         config.listen = vec!["[::1]:1".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
         config.source_core = core;
+        config.proxy_protocol.trusted = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
         config.redis.url = Some("unix:///run/a \"b\".sock".to_owned());
         config.heartbeat.ping_after = Duration::from_millis(61_500);
         config.channels = vec![

@@ -1,13 +1,16 @@
-//! When things happen to a connection: the clock, how far it may run ahead, and when it may come back. Pure but for the clock itself.
+//! When things happen to a connection: the clock, how far it may run ahead, when it may come back, and how often it may
+//! be spoken of. Pure but for the clock itself.
 
 mod allowance;
 mod clock;
+mod lines;
 mod moderation;
 mod pace;
 mod spread;
 
 pub use allowance::Allowance;
 pub use clock::{Clock, Millis};
+pub use lines::Lines;
 pub use moderation::Moderation;
 pub use pace::Pace;
 pub use spread::Spread;

@@ -108,6 +108,10 @@ reasons! {
         SlowConsumer = "slow_consumer",
         /// A page was served.
         Served = "served",
+        /// It began with a PROXY header that is not believed, or without one where there must be one.
+        ProxyHeader = "proxy_header",
+        /// A proxy looked whether we are here: its LOCAL header, and no request.
+        HealthCheck = "health_check",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Taking connections in: a few accepts are kept armed, each for a slot that is known to be free.
 
-use super::{Shard, State};
+use super::{Shard, State, conn::Preface};
 use crate::ids::{ConnId, ListenerId};
 use crate::metrics::EndReason;
 use crate::sys::{Op, Ring};
@@ -83,6 +83,7 @@ impl<R: Ring> Shard<R> {
     pub(super) fn accepted(&mut self, listener: ListenerId, id: ConnId, result: i32, peer: Option<SocketAddr>) {
         self.listening.armed[usize::from(listener.0)] -= 1;
         let (now, full) = (self.now, self.counters.connections >= self.counters.connections_max);
+        let trusted = result >= 0 && peer.is_some_and(|peer| self.config.proxy_protocol.trusts(peer.ip()));
         let Some(conn) = self.conns.find(id) else { return };
         conn.armed -= 1;
         if result < 0 {
@@ -95,6 +96,10 @@ impl<R: Ring> Shard<R> {
         }
         conn.state = State::Request;
         (conn.since, conn.heard, conn.spoke) = (now, now, now);
+        conn.preface = if trusted { Preface::Awaited } else { Preface::None };
+        if let Some(peer) = peer {
+            self.conns.name(id, peer);
+        }
         self.counters.accepted += 1;
         self.counters.connections += 1;
         tracing::trace!(?peer, slot = id.slot.0, "accepted");
@@ -104,7 +109,7 @@ impl<R: Ring> Shard<R> {
         } else if full {
             let after = fastrand::u32(RETRY_AFTER_S);
             let answer = wire::unavailable(after, "all places are taken; come again after Retry-After seconds");
-            self.answer_and_leave(id, answer, EndReason::Full);
+            self.answer_and_leave(id, answer, "all places are taken", EndReason::Full);
         }
     }
 

@@ -1,9 +1,11 @@
 //! One connection, as small as it can be: a million of them are a million of these.
 
+use super::caller::{Caller, Callers};
 use crate::fanout::Outbox;
 use crate::ids::{ConnId, Face, Slot};
 use crate::lifecycle::{Millis, Pace};
 use crate::wire::{Accept, Id, Partial};
+use std::net::SocketAddr;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +25,20 @@ pub enum State {
     Leaving,
     /// A close was pushed: nothing more may be pushed for the slot.
     Closing,
+}
+
+/// What comes before the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preface {
+    /// Nothing: it is the client's own connection.
+    #[default]
+    None,
+    /// A PROXY header, which has yet to arrive whole.
+    Awaited,
+    /// A PROXY header: whose connection it is, is known.
+    Given,
+    /// A PROXY header that says that the proxy wants something for itself (LOCAL): mostly, to know whether we are here.
+    Local,
 }
 
 /// See the module. What a delivery touches comes first, in one line of the cache: with hundreds of thousands of
@@ -75,10 +91,13 @@ pub struct Conn {
     face: u8,
     /// On the list of those that are behind.
     pub listed: bool,
+    /// See [`Preface`].
+    pub preface: Preface,
     /// What it is subscribed to.
     pub subs: Subs,
     /// Bytes that wait for more bytes.
     pub kept: Kept,
+    caller: Caller,
 }
 
 const _: () = assert!(std::mem::offset_of!(Conn, since) <= 64, "what a delivery touches lies in one line of the cache");
@@ -210,12 +229,13 @@ pub struct Conns {
     slab: Vec<Conn>,
     free: Vec<u32>,
     slots: u32,
+    callers: Callers,
 }
 
 impl Conns {
     /// `slots` free slots; memory is taken only for those that were ever used.
     pub fn new(slots: u32) -> Self {
-        Self { slab: Vec::new(), free: Vec::new(), slots }
+        Self { slab: Vec::new(), free: Vec::new(), slots, callers: Callers::default() }
     }
 
     /// Takes a free slot, the last that became free first.
@@ -237,6 +257,7 @@ impl Conns {
     pub fn release(&mut self, id: ConnId) {
         let conn = &mut self.slab[id.slot.index()];
         debug_assert!(conn.generation == id.generation && conn.armed == 0 && conn.subs.as_slice().is_empty());
+        self.callers.forget(conn.caller);
         let generation = (id.generation + 1) % ConnId::GENERATIONS;
         *conn = Conn { generation, ..Conn::default() };
         self.free.push(id.slot.0);
@@ -254,6 +275,18 @@ impl Conns {
     pub fn at(&mut self, slot: u32) -> (ConnId, &mut Conn) {
         let conn = &mut self.slab[slot as usize];
         (ConnId { slot: Slot(slot), generation: conn.generation }, conn)
+    }
+
+    /// Says who a connection is; what was said before holds no more.
+    pub fn name(&mut self, id: ConnId, address: SocketAddr) {
+        let conn = &mut self.slab[id.slot.index()];
+        self.callers.forget(conn.caller);
+        conn.caller = self.callers.note(address);
+    }
+
+    /// The address of a connection: the client's, or the proxy's until that has said whose it is.
+    pub fn address(&self, id: ConnId) -> Option<SocketAddr> {
+        self.callers.address(self.slab[id.slot.index()].caller)
     }
 
     /// Slots that were ever used: all others are free.

@@ -18,7 +18,7 @@ const NORMAL: u16 = 1000;
 impl<R: Ring> Shard<R> {
     /// Says goodbye with a close frame; what waits for the client besides replies is dropped.
     pub(super) fn close(&mut self, id: ConnId, code: u16, why: &str, reason: EndReason) {
-        self.answer_and_leave(id, wire::close_frame(code, why), reason);
+        self.answer_and_leave(id, wire::close_frame(code, why), why, reason);
     }
 
     /// The client has closed: its code goes back to it.
@@ -26,13 +26,13 @@ impl<R: Ring> Shard<R> {
         self.close(id, code.unwrap_or(NORMAL), "", EndReason::ClientClosed);
     }
 
-    /// Owes a last answer, and leaves when it is written.
-    pub(super) fn answer_and_leave(&mut self, id: ConnId, answer: Vec<u8>, reason: EndReason) {
+    /// Owes a last answer, and leaves when it is written. `why` is for the log: it holds nothing that a client has sent.
+    pub(super) fn answer_and_leave(&mut self, id: ConnId, answer: Vec<u8>, why: &str, reason: EndReason) {
         let (_, conn) = self.conns.at(id.slot.0);
         if matches!(conn.state, State::Leaving | State::Closing) {
             return;
         }
-        self.say_goodbye_to(id, reason);
+        self.say_goodbye_to(id, why, reason);
         self.owe(id, answer);
     }
 
@@ -48,7 +48,7 @@ impl<R: Ring> Shard<R> {
     pub(super) fn finish(&mut self, id: ConnId, reason: EndReason) {
         let (_, conn) = self.conns.at(id.slot.0);
         if !matches!(conn.state, State::Leaving | State::Closing) {
-            self.say_goodbye_to(id, reason);
+            self.say_goodbye_to(id, "", reason);
         }
         self.finish_quietly(id);
     }
@@ -108,7 +108,8 @@ impl<R: Ring> Shard<R> {
     }
 
     /// A connection is counted out, and gives back its subscriptions and what waits for it.
-    fn say_goodbye_to(&mut self, id: ConnId, reason: EndReason) {
+    fn say_goodbye_to(&mut self, id: ConnId, why: &str, reason: EndReason) {
+        let reason = self.tell_end(id, why, reason);
         // First, so that it is counted as closed, not as unsubscribed.
         let dropped = self.change_outbox(id, |outbox| outbox.forget_data()).unwrap_or_default();
         self.counters.drop_updates(DropReason::Closed, dropped);

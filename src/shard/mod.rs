@@ -6,13 +6,16 @@
 
 mod accept;
 mod behind;
+mod caller;
 mod commands;
 mod conn;
 mod leave;
+mod preface;
 mod read;
 mod run;
 mod subscribe;
 mod sweep;
+mod tell;
 mod throttle;
 mod write;
 
@@ -23,8 +26,8 @@ use crate::bus::{Demand, InboxReceiver, Outlet, ToShard, ToSource};
 use crate::config::Config;
 use crate::fanout::{Account, Channels, OutboxLimits, Run, Telling, Update};
 use crate::ids::{ChannelRef, ConnId, ShardId};
-use crate::lifecycle::{Allowance, Millis, Spread};
-use crate::metrics::{ShardCounters, latency_histogram};
+use crate::lifecycle::{Allowance, Lines, Millis, Spread};
+use crate::metrics::{EndReason, ShardCounters, latency_histogram};
 use crate::sys::{Completion, Ring};
 use conn::Conns;
 use hdrhistogram::Histogram;
@@ -96,6 +99,8 @@ pub struct Shard<R: Ring> {
     /// Publish-to-pong times of writes to sockets that are behind, in microseconds.
     pong_ages: Histogram<u64>,
     counters: ShardCounters,
+    /// For each reason to end, how many lines the log may have of it: a flood of one kind hides no other.
+    lines: [Lines; EndReason::COUNT],
     leaving: bool,
 }
 
@@ -162,6 +167,7 @@ impl<R: Ring> Shard<R> {
             busy_us: 0,
             latency: latency_histogram(),
             pong_ages: latency_histogram(),
+            lines: Default::default(),
             config: parts.config,
             leaving: false,
         }

@@ -1,12 +1,12 @@
 //! Reading: silent clients are watched, and what they send is read into a buffer that all share. The watch is
 //! edge-triggered, so a client is read until it has no more, a buffer a turn.
 
-use super::conn::{Kept, State};
+use super::conn::{Kept, Preface, State};
 use super::{Shard, conn::Conn};
 use crate::ids::{ConnId, Face};
 use crate::metrics::EndReason;
 use crate::sys::{BufId, Op, Ring};
-use crate::wire::{self, Accept, ClientFrame, Flow, Request, request};
+use crate::wire::{self, Accept, ClientFrame, Flow, Request, proxy, request};
 
 impl<R: Ring> Shard<R> {
     /// The watch has seen something.
@@ -102,14 +102,27 @@ impl<R: Ring> Shard<R> {
             _ => Box::default(),
         };
         self.counters.partial_bytes -= kept.capacity() as u64;
+        let mut new_from = kept.len();
+        kept.extend_from_slice(bytes);
+        if conn.preface == Preface::Awaited {
+            match self.take_in_preface(id, &kept) {
+                Ok(None) => return self.keep(id, Kept::Request(kept)),
+                Ok(Some(len)) => drop(kept.drain(..len)),
+                Err(fault) => return self.refuse_preface(id, fault),
+            }
+            if kept.is_empty() {
+                return;
+            }
+            new_from = 0;
+        }
         let limits = &self.config.limits;
         // A head ends with a line's end: a client that sends single bytes does not have its head parsed at each.
-        let promising = bytes.contains(&b'\n') || kept.len() + bytes.len() >= limits.request_bytes_max;
-        kept.extend_from_slice(bytes);
+        let promising = kept[new_from..].contains(&b'\n') || kept.len() >= limits.request_bytes_max;
         match if promising { request::parse(&kept, limits) } else { Ok(None) } {
             Ok(None) => self.keep(id, Kept::Request(kept)),
             Ok(Some((request, head))) => self.begin(id, request, &mut kept[head..]),
-            Err(refusal) => self.answer_and_leave(id, refusal.response(), EndReason::RequestRefused),
+            Err(_) if proxy::is_header(&kept) => self.refuse_unasked_preface(id),
+            Err(refusal) => self.answer_and_leave(id, refusal.response(), refusal.code, EndReason::RequestRefused),
         }
     }
 
@@ -120,12 +133,12 @@ impl<R: Ring> Shard<R> {
             Request::Page { head_only } => match self.page {
                 Some(page) => {
                     let answer = wire::page_response(page, head_only);
-                    self.answer_and_leave(id, answer, EndReason::Served);
+                    self.answer_and_leave(id, answer, "", EndReason::Served);
                 }
                 None => {
                     let what = "there is no page here: connect a WebSocket to /raw/{channel} or /ws?channels=a,b";
                     let refusal = wire::Refusal::new(404, "not_found", what);
-                    self.answer_and_leave(id, refusal.response(), EndReason::RequestRefused);
+                    self.answer_and_leave(id, refusal.response(), refusal.code, EndReason::RequestRefused);
                 }
             },
             Request::Raw { channel, accept } => {
@@ -165,6 +178,7 @@ impl<R: Ring> Shard<R> {
         let (_, conn) = self.conns.at(id.slot.0);
         conn.state = State::Open;
         self.counters.websockets += 1;
+        self.tell_open(id);
         self.control(id, wire::switching_protocols(accept));
     }
 

@@ -40,7 +40,7 @@ impl<R: Ring> Shard<R> {
             State::Request if in_state > self.config.limits.request_timeout => {
                 let why = "the request was not complete in time; send it at once";
                 let refusal = wire::Refusal::new(408, "request_timeout", why);
-                self.answer_and_leave(id, refusal.response(), EndReason::RequestTimeout);
+                self.answer_and_leave(id, refusal.response(), refusal.code, EndReason::RequestTimeout);
             }
             State::Leaving if conn.answered && !self.leaving && in_state <= self.config.limits.request_timeout => {}
             State::Leaving if in_state > self.config.drain.close_timeout => self.finish_quietly(id),

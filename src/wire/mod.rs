@@ -12,6 +12,7 @@ mod fields;
 pub mod frame;
 mod header;
 mod json;
+pub mod proxy;
 pub mod refusal;
 pub mod request;
 pub mod sort;

@@ -25,7 +25,7 @@ export async function until(holds, what, timeoutMs = 10_000) {
   }
 }
 
-async function freePort() {
+export async function freePort() {
   const probe = net.createServer().listen(0, '127.0.0.1');
   await once(probe, 'listening');
   const { port } = probe.address();
@@ -73,8 +73,12 @@ export async function startRedis() {
 }
 
 /** A gateway that serves; `end` ends it with SIGTERM, and checks that it went in order. */
-export async function startGateway(...parameters) {
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(SPILLGATE_|RUST_LOG)/.test(name)));
+export const startGateway = (...parameters) => startGatewayWith({}, ...parameters);
+
+/** The same with variables in its environment. */
+export async function startGatewayWith(variables, ...parameters) {
+  const kept = Object.entries(process.env).filter(([name]) => !/^(SPILLGATE_|RUST_LOG)/.test(name));
+  const env = { ...Object.fromEntries(kept), ...variables };
   const child = spawn(BINARY, parameters, { env, stdio: ['ignore', 'ignore', 'pipe'] });
   const ended = once(child, 'exit');
   const log = [];
@@ -97,6 +101,8 @@ export async function startGateway(...parameters) {
   return {
     port,
     admin,
+    /** The lines that it has logged so far. */
+    log,
     ask: (where, options) => fetch(`http://127.0.0.1:${admin}${where}`, options),
     async end() {
       child.kill('SIGTERM');

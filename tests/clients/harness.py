@@ -98,8 +98,8 @@ class Redis:
 
 
 def environment(settings):
-    """The environment of a gateway: nothing of ours but `settings`, named without their prefix."""
-    ours = {f"SPILLGATE_{name}": str(value) for name, value in settings.items()}
+    """The environment of a gateway: nothing of ours but `settings`, named without their prefix, and `RUST_LOG`."""
+    ours = {name if name == "RUST_LOG" else f"SPILLGATE_{name}": str(value) for name, value in settings.items()}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SPILLGATE_", "RUST_LOG"))}
     return kept | ours
 

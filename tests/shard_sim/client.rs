@@ -4,6 +4,7 @@
 
 mod ledger;
 
+use crate::proxy::Way;
 use crate::ring::{File, SimRing};
 use crate::settings::Means;
 use crate::socket::ClientRead;
@@ -86,6 +87,8 @@ pub struct Client {
     /// The face, where a WebSocket was asked for in a valid request.
     pub face: Option<Face>,
     manners: Manners,
+    /// Its connection begins as one from its address must.
+    welcome: bool,
     stream: Stream,
     out: VecDeque<u8>,
     pub status: Option<u16>,
@@ -117,6 +120,7 @@ impl Client {
             file,
             face: None,
             manners,
+            welcome: true,
             stream: Stream::default(),
             out: VecDeque::new(),
             status: None,
@@ -154,8 +158,21 @@ impl Client {
             && self.close_code.is_none()
     }
 
+    /// Begins as whoever comes this way does: perhaps with a PROXY header, mostly with a request behind it.
+    pub fn begin(&mut self, rng: &mut fastrand::Rng, source: &Source, way: Way) {
+        self.out.extend(way.header(rng));
+        self.welcome = way.is_welcome();
+        if way == Way::Check {
+            return self.end();
+        }
+        self.request(rng, source);
+        if !self.welcome {
+            (self.face, self.blameless) = (None, false);
+        }
+    }
+
     /// Sends a request: for a face, something else, or nonsense.
-    pub fn request(&mut self, rng: &mut fastrand::Rng, source: &Source) {
+    fn request(&mut self, rng: &mut fastrand::Rng, source: &Source) {
         let encoded = |at: usize| source.channels[at].name.replace('/', "%2F").replace(' ', "%20");
         let path = match rng.u8(..) {
             0..110 => {

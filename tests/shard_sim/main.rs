@@ -3,6 +3,7 @@
 //! `SPILLGATE_SIM_SEED=n cargo test --test shard_sim` repeats one seed; a failure prints the seed and the turn.
 
 mod client;
+mod proxy;
 mod ring;
 mod settings;
 mod socket;
@@ -116,6 +117,8 @@ fn counts(world: &mut World) -> Vec<(&'static str, u64)> {
         ("shutdowns on a worker", seen.late_shutdowns),
         ("reads of a reset", seen.resets),
         ("requests that timed out", shard.ended[EndReason::RequestTimeout as usize]),
+        ("PROXY headers refused", shard.ended[EndReason::ProxyHeader as usize]),
+        ("health checks", shard.ended[EndReason::HealthCheck as usize]),
         ("pings that timed out", shard.ended[EndReason::PingTimeout as usize]),
         ("connections", shard.accepted),
         ("messages from clients", shard.received),

@@ -10,6 +10,7 @@ use spillgate::ids::{ConnId, ListenerId};
 use spillgate::sys::{BufId, Completion, Op, Ring};
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 
 /// How often the kernel did what it may do: a run that did not see all of it has shown nothing.
 #[derive(Clone, Debug, Default)]
@@ -104,9 +105,9 @@ impl SimRing {
     }
 
     /// A client connects: it waits in the backlog of a listener.
-    pub fn connect(&mut self, window: usize) -> File {
+    pub fn connect(&mut self, window: usize, peer: SocketAddr) -> File {
         let listener = self.rng.usize(..self.backlog.len());
-        self.sockets.push(Socket::new(window));
+        self.sockets.push(Socket::new(window, peer));
         let file = self.sockets.len() - 1;
         match self.listening[listener] {
             true => self.backlog[listener].push_back(file),

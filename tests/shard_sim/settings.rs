@@ -1,6 +1,7 @@
 //! Settings of a shard, different with every seed: how much it may keep, how far clients may run ahead, and a rule for
 //! each channel.
 
+use crate::proxy::TRUSTED;
 use crate::source::{GOALS, NAMES, RATE, RATED};
 use spillgate::config::{ChannelRule, Config, Critical, Limits, Policy};
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub fn config(rng: &mut fastrand::Rng, means: Means, tight: bool) -> Config {
         limits.partial_bytes_per_shard_max = rng.usize(200..3000);
     }
     means.set(rng, limits);
+    config.proxy_protocol.trusted = TRUSTED.iter().map(|network| network.parse().expect("a network")).collect();
     config.heartbeat.ping_after = Duration::from_secs(1);
     config.heartbeat.pong_timeout = Duration::from_secs(2);
     config.drain.close_timeout = Duration::from_millis(500);

@@ -4,6 +4,7 @@
 
 use spillgate::ids::ConnId;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 /// poll(2) flags, as the watch reports them.
 const DATA: i32 = libc::POLLIN as i32;
@@ -24,6 +25,8 @@ pub struct Poll {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Socket {
+    /// Who has connected.
+    pub peer: Option<SocketAddr>,
     /// Whose it is, while it sits in the table.
     pub owner: Option<ConnId>,
     /// The multishot poll for reading.
@@ -68,8 +71,8 @@ pub enum ClientRead {
 }
 
 impl Socket {
-    pub fn new(window: usize) -> Self {
-        Self { window, queued: true, ..Self::default() }
+    pub fn new(window: usize, peer: SocketAddr) -> Self {
+        Self { window, peer: Some(peer), queued: true, ..Self::default() }
     }
 
     /// Whether a request that is armed keeps the file, whatever the table says.

@@ -3,12 +3,13 @@
 //! Promise: whatever a seed does, it does again.
 
 use crate::client::{Client, Manners, Pongs, View};
+use crate::proxy::Way;
 use crate::ring::{Seen, SimRing, Sizes};
 use crate::settings::{Means, config};
 use crate::source::Source;
 use spillgate::bus::{InboxLimits, inbox, outlet};
 use spillgate::ids::ShardId;
-use spillgate::metrics::{DropReason, ShardCounters};
+use spillgate::metrics::{DropReason, EndReason, ShardCounters};
 use spillgate::shard::{Parts, Shard};
 use spillgate::sys::{Doorbell, Mode};
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub struct World {
     capacity: usize,
     /// Clients at a time: where they are few, channels lose their last subscribers all the time.
     crowd: usize,
+    /// Clients that connected with a PROXY header, or without one, that is not to be believed.
+    unwelcome: u64,
     pub updates: u64,
     pub paces: Paces,
 }
@@ -105,6 +108,7 @@ impl World {
             window,
             capacity,
             crowd: [5, 15, capacity + 10, capacity + 10][seed as usize % 4],
+            unwelcome: 0,
             updates: 0,
             paces: Paces::default(),
         }
@@ -136,6 +140,8 @@ impl World {
         let counters = self.shard.counters();
         let ended: u64 = counters.ended.iter().sum();
         assert_eq!(counters.accepted, ended, "every connection ends once: {counters:?}");
+        let refused = counters.ended[EndReason::ProxyHeader as usize];
+        assert!(refused <= self.unwelcome, "{refused} were refused for their PROXY headers: {counters:?}");
         let gauges = [
             counters.connections,
             counters.websockets,
@@ -249,8 +255,11 @@ impl World {
             };
             let manners = Manners { pongs, eager: self.rng.u8(..) < 100, tidy: self.rng.u8(..) < 230 };
             let window = [200, 2000, 60_000][self.rng.usize(..3)];
-            let mut client = Client::new(self.shard.ring_mut().connect(window), manners);
-            client.request(&mut self.rng, &self.source);
+            let way = Way::draw(&mut self.rng);
+            self.unwelcome += u64::from(!way.is_welcome());
+            let peer = way.peer(&mut self.rng);
+            let mut client = Client::new(self.shard.ring_mut().connect(window, peer), manners);
+            client.begin(&mut self.rng, &self.source, way);
             self.clients.push(client);
         }
     }
@@ -342,11 +351,12 @@ impl World {
     /// Silent clients take every slot that there is: none was lost.
     fn fill_every_slot(&mut self) {
         let manners = Manners { pongs: Pongs::Prompt, eager: false, tidy: false };
+        let peer = Way::Direct.peer(&mut self.rng);
         let end_us = self.now_us + 1_000_000;
         let mut most = 0;
         while self.now_us < end_us && most < self.capacity {
             if self.clients.len() < 2 * self.capacity {
-                let mut client = Client::new(self.shard.ring_mut().connect(2000), manners);
+                let mut client = Client::new(self.shard.ring_mut().connect(2000, peer), manners);
                 client.stalled = true;
                 self.clients.push(client);
             }

@@ -54,6 +54,7 @@ impl Client {
             Item::Response(status) => {
                 self.status = Some(status);
                 assert!(self.face.is_some() || status != 101, "{self:?}");
+                assert!(self.welcome || [400, 408, 503].contains(&status), "believed without a right: {self:?}");
                 if let (Some(Face::Raw), 101, Some(at)) = (self.face, status, self.wanted.first()) {
                     // What was published until now may come, what is published from now on must.
                     self.subs.insert(*at, Sub::from(view.source.channels[*at].seq, 0));

@@ -138,7 +138,8 @@ impl SimRing {
                     (self.sockets[file].owner, self.sockets[file].queued) = (Some(conn), false);
                 }
                 let result = accepted.map_or_else(|errno| -errno, |_| 0);
-                self.post(Completion::Accepted { listener, conn, result, peer: None });
+                let peer = accepted.ok().and_then(|file| self.sockets[file].peer);
+                self.post(Completion::Accepted { listener, conn, result, peer });
             }
         }
     }

@@ -1,0 +1,58 @@
+//! What the log says of single connections: who came, and who was turned away or closed by us, and why.
+//!
+//! Promise: of what a client can cause at will there are few lines a second (`lifecycle/lines.rs`; the counters have the
+//! whole), none holds anything that a client has sent, and a proxy's health check makes none.
+
+use super::Shard;
+use super::conn::{Kept, Preface, State};
+use crate::ids::ConnId;
+use crate::metrics::EndReason;
+use crate::sys::Ring;
+
+impl<R: Ring> Shard<R> {
+    /// Somebody has opened a WebSocket.
+    pub(super) fn tell_open(&mut self, id: ConnId) {
+        let (_, conn) = self.conns.at(id.slot.0);
+        let face = conn.face();
+        tracing::debug!(client = self.conns.address(id).map(display), ?face, "connected");
+    }
+
+    /// A connection ends, for the reason that comes back.
+    pub(super) fn tell_end(&mut self, id: ConnId, why: &str, reason: EndReason) -> EndReason {
+        let (_, conn) = self.conns.at(id.slot.0);
+        let asked = conn.state != State::Request || !matches!(conn.kept, Kept::Nothing);
+        let went = matches!(reason, EndReason::Vanished | EndReason::SocketError);
+        if conn.preface == Preface::Local && !asked && went {
+            return EndReason::HealthCheck;
+        }
+        let (label, why) = (reason.label(), Some(why).filter(|why| !why.is_empty()));
+        if !is_told(reason) {
+            tracing::debug!(client = self.conns.address(id).map(display), reason = label, why, "ended");
+        } else if let Some(kept_back) = self.lines[reason as usize].take(self.now_us) {
+            let kept_back = Some(kept_back).filter(|lines| *lines > 0);
+            tracing::info!(client = self.conns.address(id).map(display), reason = label, why, kept_back, "closed");
+        }
+        reason
+    }
+}
+
+/// Whether operators want to know: we closed it, and it, or we, are at fault.
+fn is_told(reason: EndReason) -> bool {
+    match reason {
+        EndReason::RequestRefused
+        | EndReason::RequestTimeout
+        | EndReason::ProxyHeader
+        | EndReason::Full
+        | EndReason::ProtocolError
+        | EndReason::MessageTooBig
+        | EndReason::PartialBudget
+        | EndReason::SlowConsumer => true,
+        EndReason::ClientClosed
+        | EndReason::Vanished
+        | EndReason::SocketError
+        | EndReason::PingTimeout
+        | EndReason::Shutdown
+        | EndReason::Served
+        | EndReason::HealthCheck => false,
+    }
+}
