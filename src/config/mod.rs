@@ -24,7 +24,9 @@ pub use pointer::{BadPointer, Pointer};
 pub use print::{print, summary};
 pub use schema::{Kind, Schema, Section, Setting, schema};
 pub use secret::mask;
-pub use settings::{ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Policy, Redis};
+pub use settings::{
+    ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Log, LogFormat, Policy, Redis,
+};
 
 #[cfg(test)]
 mod tests;
