@@ -134,8 +134,8 @@ class Gateway:
         self._reader.start()
         self.exit_code = None
         try:
-            self.port = self._told(r"listening on [^ ]*:(\d+)$")
-            self.admin = self._told(r"admin on [^ ]*:(\d+)$")
+            self.port = self._told(r"listening on [^ ]*:(\d+)\b")
+            self.admin = self._told(r"admin on [^ ]*:(\d+)\b")
         except AssertionError:
             self.process.kill()
             self.process.wait()
