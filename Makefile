@@ -64,6 +64,19 @@ load: build-tools client-tools ## Build the load tester and run SCENARIO (fanout
 	$(CARGO) build --release --locked --package spillgate --package spillgate-load
 	$(TARGET_DIR)/release/spillgate-load run $(SCENARIO)
 
+.PHONY: deb
+deb: build ## Build the Debian package, into target/debian; needs cargo-deb, and installs it where it is missing
+	@$(CARGO) deb --version >/dev/null 2>&1 || { \
+	  echo 'installing cargo-deb (cargo)'; $(CARGO) install --quiet cargo-deb --locked; }
+	@tuning/package-files $(TARGET_DIR)/release/spillgate target/deb
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) \
+	  $(CARGO) deb --no-build --locked --output $(TARGET_DIR)/debian/spillgate.deb
+
+.PHONY: test-deb
+test-deb: deb ## Install the package into a clean Debian root (debootstrap, as root), run it there, and remove it
+	@tests/install debootstrap:debootstrap
+	tests/deb $(TARGET_DIR)/debian/spillgate.deb
+
 .PHONY: fuzz
 fuzz: build-tools ## Fuzz each target for FUZZ_SECONDS (60); needs cargo-fuzz, and installs it where it is missing
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \

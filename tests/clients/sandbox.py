@@ -2,11 +2,13 @@
 
 Run as a program it becomes another one, in a sandbox:
   sandbox.py unit UNIT CONFIGURATION COMMAND…  that of the unit, as root; a call outside of its filter kills
+  sandbox.py engine PROFILE COMMAND…           that of a container engine's seccomp profile, without any capability
   sandbox.py refuse CALL=ERRNO COMMAND…        a filter that answers one call with an error
 """
 
 import ctypes
 import errno
+import json
 import os
 import resource
 import shutil
@@ -165,11 +167,38 @@ def refuse(call, code):
     filter.load()
 
 
+def load_profile(path):
+    """Installs the filter of a container engine's profile, as for a container on x86-64 without any capability."""
+    profile = json.loads(Path(path).read_text())
+    actions = {"SCMP_ACT_ALLOW": lambda rule: seccomp.ALLOW, "SCMP_ACT_ERRNO": lambda rule: seccomp.ERRNO(rule)}
+    filter = seccomp.SyscallFilter(actions[profile["defaultAction"]](profile["defaultErrnoRet"]))
+    for rule in profile["syscalls"]:
+        includes, excludes = rule.get("includes", {}), rule.get("excludes", {})
+        if "caps" in includes or "amd64" not in includes.get("arches", ["amd64"]) or "amd64" in excludes.get("arches", []):
+            continue
+        comparisons = {"EQ": seccomp.EQ, "LT": seccomp.LT, "MASKED_EQ": seccomp.MASKED_EQ}
+        arguments = [
+            seccomp.Arg(arg["index"], comparisons[arg["op"][9:]], arg["value"], arg.get("valueTwo", 0))
+            for arg in rule.get("args", [])
+        ]
+        for call in rule["names"]:
+            try:
+                number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, call)
+            except ValueError:
+                continue
+            if number >= 0:
+                filter.add_rule(actions[rule["action"]](rule.get("errnoRet", errno.EPERM)), number, *arguments)
+    filter.load()
+
+
 def main():
     mode, *rest = sys.argv[1:]
     if mode == "unit":
         unit, configuration, *command = rest
         command[0] = enter_unit(unit, configuration, command[0])
+    elif mode == "engine":
+        profile, *command = rest
+        load_profile(profile)
     else:
         refusal, *command = rest
         refuse(*refusal.split("="))

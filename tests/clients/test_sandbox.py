@@ -1,5 +1,6 @@
 """The unit's sandbox holds, and the gateway works in it; where a sandbox refuses io_uring, the start says what to do."""
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from harness import BINARY, REPOSITORY, environment, wait_until
 from manager import Manager
 from peer import Peer
 
+PROFILE = REPOSITORY / "tuning/seccomp.json"
 UNIT = REPOSITORY / "tuning/spillgate.service"
 EXPOSURE_MAX = 2.5
 
@@ -148,6 +150,23 @@ def test_the_sandbox_bites(configuration, command, outcome):
         assert ended.returncode == outcome, ended.stderr
     else:
         assert ended.returncode > 0 and outcome in ended.stderr, ended
+
+
+def test_the_gateway_works_under_the_profile_for_containers_and_not_under_the_default_one(start, tmp_path):
+    engine = [sys.executable, sandbox.__file__, "engine"]
+    gateway = start("--shards", 1, within=[*engine, str(PROFILE)])
+    with Peer.opened(gateway.port, "/raw/c") as peer:
+        gateway.ask("POST", "/channels/c/publish", b"1")
+        assert peer.text() == "1"
+    profile = json.loads(PROFILE.read_text())
+    assert profile["syscalls"].pop()["names"] == ["io_uring_enter", "io_uring_register", "io_uring_setup"]
+    default = tmp_path / "default.json"
+    default.write_text(json.dumps(profile))
+    line = [*engine, str(default), str(BINARY), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    refused = subprocess.run(line, env=environment({}), capture_output=True, text=True, timeout=20)
+    assert refused.returncode == 1
+    assert "io_uring is refused (io_uring_setup: " in refused.stderr, refused.stderr
+    assert "--security-opt seccomp=tuning/seccomp.json" in refused.stderr
 
 
 @pytest.mark.parametrize("call", ["io_uring_setup", "io_uring_register", "io_uring_enter"])
