@@ -70,7 +70,7 @@ deb: build ## Build the Debian package, into target/debian; needs cargo-deb, and
 	  echo 'installing cargo-deb (cargo)'; $(CARGO) install --quiet cargo-deb --locked; }
 	@tuning/package-files $(TARGET_DIR)/release/spillgate target/deb
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) \
-	  $(CARGO) deb --no-build --locked --output $(TARGET_DIR)/debian/spillgate.deb
+	  $(CARGO) deb --quiet --no-build --locked --strip --output $(TARGET_DIR)/debian/spillgate.deb
 
 .PHONY: test-deb
 test-deb: deb ## Install the package into a clean Debian root (debootstrap, as root), run it there, and remove it
