@@ -21,7 +21,8 @@ PANICS = "panic_cannot_unwind"
 """A function of Rust's core library that takes nothing and panics."""
 
 _REGISTERS = (
-    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
+    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs "
+    "gs"
 ).split()
 
 
@@ -41,7 +42,8 @@ def panic(pid, thread):
 
 def thread_of(pid, name):
     """The thread of that name; of several the oldest, for a thread names its helpers as itself."""
-    named = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if (task / "comm").read_text().strip() == name]
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    named = [int(task.name) for task in tasks if (task / "comm").read_text().strip() == name]
     assert named, f"no thread is called {name}"
     return min(named)
 
@@ -66,7 +68,7 @@ def _send(pid, thread, address):
 
 
 def _stopped_while_it_waits(thread):
-    """Stops a thread in a system call, where it holds no lock and is in the middle of nothing; answers its registers."""
+    """Stops a thread in a system call, where it holds no lock and is in the middle of nothing; its registers."""
     deadline = time.monotonic() + 10
     while True:
         _ptrace(SEIZE, thread)

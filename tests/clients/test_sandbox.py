@@ -1,4 +1,4 @@
-"""The unit's sandbox holds, and the gateway works in it; where a sandbox refuses io_uring, the start says what to do."""
+"""The unit's sandbox holds, and the gateway works in it; where one refuses io_uring, the start says what to do."""
 
 import json
 import os
@@ -183,7 +183,8 @@ def test_where_a_filter_refuses_io_uring_the_start_says_so_in_one_sentence_with_
 
 
 def test_too_little_locked_memory_is_said_with_the_mend():
-    line = ["prlimit", "--memlock=65536", "--", str(BINARY), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    serve = [str(BINARY), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    line = ["prlimit", "--memlock=65536", "--", *serve]
     refused = subprocess.run(line, env=environment({}), capture_output=True, text=True, timeout=20)
     assert refused.returncode == 1
     assert "RLIMIT_MEMLOCK is 65536 bytes" in refused.stderr and "LimitMEMLOCK=" in refused.stderr, refused.stderr

@@ -1,4 +1,5 @@
-"""What the service manager hears, and that a gateway is never half dead: who hangs starves the watchdog, who panics ends all."""
+"""What the service manager hears; and that a gateway is never half dead: who hangs starves the watchdog, who panics
+ends all."""
 
 import signal
 import time
