@@ -11,7 +11,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev g
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-ARG SOURCE_COMMIT
+ARG SOURCE_COMMIT=
 RUN cargo build --release --locked && strip --strip-debug -o /spillgate target/release/spillgate
 
 FROM ${BASE}
