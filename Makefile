@@ -18,7 +18,8 @@ FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
 # A command that is missing, and the Debian package that brings it.
 BUILD_TOOLS := gcc:gcc git:git
-CLIENT_TOOLS := redis-server:redis-server redis-cli:redis-tools chromium:chromium node:nodejs npm:npm haproxy:haproxy openssl:openssl
+CLIENT_TOOLS := redis-server:redis-server redis-cli:redis-tools chromium:chromium node:nodejs npm:npm \
+  haproxy:haproxy openssl:openssl systemd-analyze:systemd nm:binutils
 NET_TOOLS := ip:iproute2 tc:iproute2 ss:iproute2
 
 .PHONY: help
@@ -62,6 +63,19 @@ lint: build-tools ## Check form, clippy's findings, and with cargo-deny the depe
 load: build-tools client-tools ## Build the load tester and run SCENARIO (fanout); SCENARIO=million takes root and 24 GiB
 	$(CARGO) build --release --locked --package spillgate --package spillgate-load
 	$(TARGET_DIR)/release/spillgate-load run $(SCENARIO)
+
+.PHONY: deb
+deb: build ## Build the Debian package, into target/debian; needs cargo-deb, and installs it where it is missing
+	@$(CARGO) deb --version >/dev/null 2>&1 || { \
+	  echo 'installing cargo-deb (cargo)'; $(CARGO) install --quiet cargo-deb --locked; }
+	@tuning/package-files $(TARGET_DIR)/release/spillgate target/deb
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) \
+	  $(CARGO) deb --quiet --no-build --locked --strip --output $(TARGET_DIR)/debian/spillgate.deb
+
+.PHONY: test-deb
+test-deb: deb ## Install the package into a clean Debian root (debootstrap, as root), run it there, and remove it
+	@tests/install debootstrap:debootstrap
+	tests/deb $(TARGET_DIR)/debian/spillgate.deb
 
 .PHONY: fuzz
 fuzz: build-tools ## Fuzz each target for FUZZ_SECONDS (60); needs cargo-fuzz, and installs it where it is missing

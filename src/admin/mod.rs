@@ -21,10 +21,11 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A shard ticks ten times a second: one that has taken no turn for this long hangs.
-const SHARD_HANGS_AFTER: Duration = Duration::from_secs(5);
+/// A shard ticks ten times a second, the source once: one that has taken no turn for this long hangs.
+pub const HANGS_AFTER: Duration = Duration::from_secs(5);
 
 const WHAT_THERE_IS: &str = "there are GET /healthz, /readyz, /metrics and POST /channels/{channel}/publish";
 
@@ -43,11 +44,31 @@ pub struct View {
     pub leaving: Arc<AtomicBool>,
 }
 
-/// Serves the admin interface on a thread of its own, for as long as the process lives.
+impl View {
+    /// Connections of all shards now.
+    pub fn connections(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.counters().connections).sum()
+    }
+
+    /// The first of the threads that serve clients which has taken no turn for `patience`, as a sentence without a dot.
+    pub fn hanging(&self, patience: Duration) -> Option<String> {
+        let now_us = self.clock.now_us();
+        let turns = self.shards.iter().map(|shard| shard.counters().last_turn_us).enumerate();
+        let mut threads = turns
+            .map(|(number, turn_us)| (format!("shard {number}"), turn_us))
+            .chain([("the source".to_owned(), self.source.status().last_turn_us)]);
+        threads.find_map(|(thread, turn_us)| {
+            let quiet = Duration::from_micros(now_us.saturating_sub(turn_us));
+            (quiet > patience).then(|| format!("{thread} has taken no turn for {:.1} s", quiet.as_secs_f64()))
+        })
+    }
+}
+
+/// Serves the admin interface on a thread of its own, for as long as the process lives: its end is an error.
 ///
 /// # Errors
 /// The thread or its runtime cannot be started.
-pub fn spawn(listener: TcpListener, view: View) -> io::Result<()> {
+pub fn spawn(listener: TcpListener, view: View) -> io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = {
@@ -59,7 +80,7 @@ pub fn spawn(listener: TcpListener, view: View) -> io::Result<()> {
             tracing::error!(%error, "the admin interface has ended");
         }
     };
-    std::thread::Builder::new().name("admin".into()).spawn(serve).map(drop)
+    std::thread::Builder::new().name("admin".into()).spawn(serve)
 }
 
 fn routes(view: View) -> Router {
@@ -76,16 +97,10 @@ fn routes(view: View) -> Router {
 
 /// Whether the process does its work: a supervisor restarts it if not.
 async fn healthz(State(view): State<View>) -> Response {
-    let now_us = view.clock.now_us();
-    let age = |shard: &Arc<Shared>| Duration::from_micros(now_us.saturating_sub(shard.counters().last_turn_us));
-    let hanging = view.shards.iter().position(|shard| age(shard) > SHARD_HANGS_AFTER);
-    match hanging {
+    match view.hanging(HANGS_AFTER) {
         None => "ok\n".into_response(),
         Some(_) if view.leaving.load(Ordering::Relaxed) => "leaving\n".into_response(),
-        Some(shard) => {
-            let text = format!("shard {shard} has taken no turn for {:.1?}\n", age(&view.shards[shard]));
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-        }
+        Some(hanging) => (StatusCode::SERVICE_UNAVAILABLE, hanging + "\n").into_response(),
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Overrides {
     pub redis: Option<String>,
     /// `--shards`, for `shards`.
     pub shards: Option<usize>,
+    /// `--log-format`, for `log.format`.
+    pub log_format: Option<String>,
 }
 
 /// Reads the flags into the layers.
@@ -28,6 +30,7 @@ pub(super) fn read(flags: &Overrides, layers: &mut Layers) {
         ("--admin", "admin", flags.admin.map(Value::try_from)),
         ("--redis", "redis.url", flags.redis.as_ref().map(Value::try_from)),
         ("--shards", "shards", flags.shards.map(Value::try_from)),
+        ("--log-format", "log.format", flags.log_format.as_ref().map(Value::try_from)),
     ] {
         let Some(value) = value else { continue };
         let text = match value {
@@ -45,7 +48,7 @@ pub(super) fn read(flags: &Overrides, layers: &mut Layers) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, load};
+    use super::super::{Config, LogFormat, load};
     use super::*;
 
     #[test]
@@ -55,10 +58,12 @@ mod tests {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 3))),
             redis: Some("redis://localhost".to_owned()),
             shards: Some(4),
+            log_format: Some("json".to_owned()),
         };
         let mut expected = Config { listen: flags.listen.clone(), shards: 4, ..Config::default() };
         expected.admin = SocketAddr::from(([127, 0, 0, 1], 3));
         expected.redis.url = flags.redis.clone();
+        expected.log.format = LogFormat::Json;
         assert_eq!(load(&flags, std::iter::empty(), None), Ok(expected));
     }
 

@@ -27,7 +27,7 @@ pub use print::{print, summary};
 pub use schema::{Kind, Schema, Section, Setting, schema};
 pub use secret::mask;
 pub use settings::{
-    ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Policy, ProxyProtocol, Redis,
+    ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Log, LogFormat, Policy, ProxyProtocol, Redis,
 };
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     /// How the gateway leaves.
     pub drain: Drain,
+    /// What is told on stderr; which levels, RUST_LOG says (default: `info`).
+    pub log: Log,
     /// Rules by channel name; the first whose `match` fits a channel holds for it.
     #[serde(rename = "channel")]
     pub channels: Vec<ChannelRule>,
@@ -158,6 +160,30 @@ pub struct Drain {
     pub close_timeout: Duration,
 }
 
+/// What is told on stderr; which levels, RUST_LOG says (default: `info`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// How lines look: `text`, `journald` (text behind a priority that journald takes off), `json` (an object a line), or `auto`: `journald` where stderr leads there, else `text`.
+    #[schemars(with = "String")]
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// `Journald` where stderr leads there, else `Text`.
+    #[default]
+    Auto,
+    /// For people: time, level, message.
+    Text,
+    /// For journald: priority and message.
+    Journald,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
 /// What holds for the channels whose name fits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -266,6 +292,7 @@ impl Default for Config {
             limits: Limits::default(),
             heartbeat: Heartbeat::default(),
             drain: Drain::default(),
+            log: Log::default(),
             channels: Vec::new(),
         }
     }

@@ -75,6 +75,7 @@ fn every_setting_is_reachable_by_its_variable() {
         let value = match (&setting.kind, &setting.default) {
             (_, None) if setting.key == "source_core" => cores.last().map_or(0, |core| core.id).to_string(),
             (_, None) => setting.example.as_ref().map(|example| example.as_str().unwrap().to_owned()).unwrap(),
+            (Kind::Text, Some(Value::String(_))) if setting.key == "log.format" => "json".to_owned(),
             (Kind::Bare, Some(Value::Boolean(default))) => (!default).to_string(),
             (Kind::Bare, Some(Value::Integer(default))) => (default + 1).to_string(),
             (Kind::Text, Some(Value::String(default))) if default.parse::<std::net::SocketAddr>().is_err() => {

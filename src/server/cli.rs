@@ -3,12 +3,16 @@
 //! Invariant: a flag's help is the setting's own sentence, variable and default; nothing is written twice.
 
 use crate::config::{self, Config, ConfigError, Overrides, schema};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// Version, and the commit that was built; `build.rs` finds it out.
+pub const VERSION: &str = env!("SPILLGATE_VERSION");
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,6 +22,8 @@ Examples:
       Serve what is published to that Redis, at ws://127.0.0.1:8080/raw/CHANNEL.
   spillgate config print > spillgate.toml
       Write all settings down, each with its meaning and its default.";
+
+const LOG_FORMATS: [&str; 4] = ["auto", "text", "journald", "json"];
 
 const SERVE_EXAMPLE: &str = "\
 A flag goes before an environment variable, that before the file, that before the default.
@@ -29,13 +35,19 @@ const DEMO_EXAMPLE: &str = "\
 Example:
   spillgate demo --listen 127.0.0.1:3000";
 
+const HEALTHCHECK_EXAMPLE: &str = "\
+Examples:
+  spillgate healthcheck --admin 127.0.0.1:9090
+  HEALTHCHECK CMD [\"spillgate\", \"healthcheck\"]
+      In a Dockerfile: the gateway's own settings say where to ask.";
+
 const CONFIG_EXAMPLE: &str = "\
 Example:
   spillgate config print > spillgate.toml && spillgate config check spillgate.toml";
 
 /// A WebSocket fan-out gateway: Redis Pub/Sub in, a million browsers out.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "spillgate", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "spillgate", version = VERSION, about, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -54,6 +66,20 @@ pub enum Command {
     /// Check a configuration file, or print the settings in effect.
     #[command(subcommand, after_help = CONFIG_EXAMPLE)]
     Config(ConfigCommand),
+    /// Ask a running gateway on this host whether it works (exit code 0) or not (1), for health checks of containers.
+    #[command(after_help = HEALTHCHECK_EXAMPLE)]
+    Healthcheck(HealthcheckArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual pages, one for each command.
+    #[command(hide = true)]
+    Man {
+        /// The directory that they are written to.
+        directory: PathBuf,
+    },
 }
 
 /// Flags of `spillgate serve`.
@@ -82,6 +108,20 @@ pub struct DemoArgs {
     /// For `shards`.
     #[arg(long, value_name = "N", help = setting_help("shards", ""))]
     pub shards: Option<usize>,
+    /// For `log.format`.
+    #[arg(long, value_name = "FORMAT", value_parser = LOG_FORMATS, hide_possible_values = true, help = setting_help("log.format", ""))]
+    pub log_format: Option<String>,
+}
+
+/// Flags of `spillgate healthcheck`.
+#[derive(Clone, Debug, Args)]
+pub struct HealthcheckArgs {
+    /// For `admin`.
+    #[arg(long, value_name = "ADDR", value_parser = address, help = setting_help("admin", ""))]
+    pub admin: Option<SocketAddr>,
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", help = format!("Configuration file in TOML. [env: {}]", config::FILE_VARIABLE))]
+    pub config: Option<PathBuf>,
 }
 
 /// What can be asked about settings.
@@ -123,7 +163,8 @@ impl ServeArgs {
 impl DemoArgs {
     /// The settings that the flags give.
     pub fn overrides(&self) -> Overrides {
-        Overrides { listen: self.listen.clone(), admin: self.admin, redis: None, shards: self.shards }
+        let (listen, log_format) = (self.listen.clone(), self.log_format.clone());
+        Overrides { listen, admin: self.admin, redis: None, shards: self.shards, log_format }
     }
 
     /// The checked settings of the demo: no file, and always the embedded engine.
@@ -131,6 +172,39 @@ impl DemoArgs {
         let mut config = config::load(&self.overrides(), std::env::vars_os(), None)?;
         config.redis.url = None;
         Ok(config)
+    }
+}
+
+impl HealthcheckArgs {
+    /// Where the gateway's admin interface is: these flags over the environment over the file.
+    ///
+    /// # Errors
+    /// As [`config::load`].
+    pub fn admin(&self) -> Result<SocketAddr, ConfigError> {
+        let flags = Overrides { admin: self.admin, ..Overrides::default() };
+        config::load(&flags, std::env::vars_os(), self.config.as_deref()).map(|config| config.admin)
+    }
+}
+
+/// Prints what a shell needs to complete our command line.
+pub fn print_completions(shell: Shell) -> ExitCode {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "spillgate", &mut text);
+    let mut out = io::stdout().lock();
+    match out.write_all(&text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Writes the manual pages into a directory that there is.
+pub fn write_man(directory: &Path) -> ExitCode {
+    match clap_mangen::generate_to(Cli::command(), directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{}: {error}", directory.display());
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -189,7 +263,6 @@ fn setting_help(key: &str, more: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
     use std::fs;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
@@ -212,15 +285,17 @@ mod tests {
 
     #[test]
     fn every_flag_becomes_an_override() {
-        let line = "spillgate serve --listen [::1]:1 --listen 0.0.0.0:2 --admin 127.0.0.1:3 --redis redis://h --shards 4 --config f";
+        let line = "spillgate serve --listen [::1]:1 --listen 0.0.0.0:2 --admin 127.0.0.1:3 --redis redis://h --shards 4 --config f --log-format json";
         let Command::Serve(serve) = parse(line).unwrap() else { panic!("not serve") };
         assert_eq!(serve.config.as_deref(), Some(Path::new("f")));
         let listen = vec!["[::1]:1".parse().unwrap(), "0.0.0.0:2".parse().unwrap()];
         let admin = Some("127.0.0.1:3".parse().unwrap());
-        let expected = Overrides { listen, admin, redis: Some("redis://h".to_owned()), shards: Some(4) };
+        let (redis, log_format) = (Some("redis://h".to_owned()), Some("json".to_owned()));
+        let expected = Overrides { listen, admin, redis, shards: Some(4), log_format };
         assert_eq!(serve.overrides(), expected);
 
-        let Command::Demo(demo) = parse("spillgate demo --shards 4 --admin 127.0.0.1:3").unwrap() else {
+        let Command::Demo(demo) = parse("spillgate demo --shards 4 --admin 127.0.0.1:3 --log-format json").unwrap()
+        else {
             panic!("not demo")
         };
         assert_eq!(demo.overrides(), Overrides { listen: vec![], redis: None, ..expected });

@@ -1,6 +1,8 @@
 //! The start and the drain: threads are made in the order in which they need each other, and end in the opposite one.
 
-use crate::admin::{self, View};
+use super::notices::Notices;
+use super::supervisor::Supervisor;
+use crate::admin::{self, HANGS_AFTER, View};
 use crate::bus::{self, InboxLimits};
 use crate::config::Config;
 use crate::ids::ShardId;
@@ -13,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,10 +42,12 @@ pub struct Gateway {
     /// Publishes, and tells how the source is.
     pub source: Handle,
     source_thread: JoinHandle<io::Result<()>>,
-    shards: Arc<[Arc<Shared>]>,
+    admin_thread: JoinHandle<()>,
+    view: View,
     ends: Receiver<ShardEnd>,
-    leaving: Arc<AtomicBool>,
     drain_timeout: Duration,
+    supervisor: Supervisor,
+    notices: Notices,
 }
 
 impl Gateway {
@@ -53,6 +57,7 @@ impl Gateway {
     /// What the host refuses, with what to do about it.
     pub fn start(config: Config, page: Option<&'static [u8]>) -> anyhow::Result<Self> {
         sys::check_host()?;
+        let supervisor = Supervisor::of_environment().context("the thread for the service manager")?;
         let nofile = sys::raise_nofile();
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let shards = if config.shards == 0 { cores.len().max(1) } else { config.shards };
@@ -105,36 +110,61 @@ impl Gateway {
         }
         let shards: Arc<[Arc<Shared>]> = shared.into();
         await_first_turns(&shards, &ends)?;
-        let leaving = Arc::new(AtomicBool::new(false));
         let admin_address = admin.local_addr()?;
-        let view = View {
-            clock,
-            source: source.clone(),
-            shards: Arc::clone(&shards),
-            limits: config.limits.clone(),
-            leaving: Arc::clone(&leaving),
-        };
-        admin::spawn(admin, view).context("the admin interface")?;
-        let drain_timeout = config.drain.timeout;
-        Ok(Self { listening, admin: admin_address, source, source_thread, shards, ends, leaving, drain_timeout })
+        let view =
+            View { clock, source: source.clone(), shards, limits: config.limits.clone(), leaving: Arc::default() };
+        let admin_thread = admin::spawn(admin, view.clone()).context("the admin interface")?;
+        let (drain_timeout, notices) = (config.drain.timeout, Notices::default());
+        let admin = admin_address;
+        Ok(Self {
+            listening,
+            admin,
+            source,
+            source_thread,
+            admin_thread,
+            view,
+            ends,
+            drain_timeout,
+            supervisor,
+            notices,
+        })
     }
 
     /// Runs until `signals` brings something, then leaves: everyone gets a close frame. A second signal ends it at once.
     ///
     /// # Errors
     /// A thread has ended that should not have.
-    pub fn run(self, signals: &Receiver<i32>) -> anyhow::Result<()> {
+    pub fn run(mut self, signals: &Receiver<i32>) -> anyhow::Result<()> {
+        let patience = self.supervisor.patience().unwrap_or(HANGS_AFTER).min(HANGS_AFTER);
+        let look_every = WATCH_EVERY.min(patience / 4);
+        self.supervisor.ready();
         loop {
-            match signals.recv_timeout(WATCH_EVERY) {
+            match signals.recv_timeout(look_every) {
                 Ok(signal) => {
-                    tracing::info!(signal, "leaving");
+                    let signal = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+                    tracing::info!(signal, connections = self.view.connections(), "leaving");
                     break;
                 }
-                Err(RecvTimeoutError::Timeout) => self.check_threads()?,
+                Err(RecvTimeoutError::Timeout) => self.look(patience)?,
                 Err(RecvTimeoutError::Disconnected) => bail!("nobody listens for signals any more"),
             }
         }
         self.leave(signals)
+    }
+
+    /// Looks after the threads. Whoever hangs may come back, but while it hangs nobody says that this process lives:
+    /// the service manager's watchdog, or the health check, ends it.
+    fn look(&mut self, patience: Duration) -> anyhow::Result<()> {
+        self.check_threads()?;
+        let hanging = self.view.hanging(patience);
+        if hanging.is_none() {
+            self.supervisor.alive();
+        }
+        let updates = if self.source.status().connected { "updates flow" } else { "Redis is away" };
+        let how = || format!("{} connections, {updates}", self.view.connections());
+        self.supervisor.status(hanging.clone().unwrap_or_else(how));
+        self.notices.look(&self.view, hanging);
+        Ok(())
     }
 
     fn check_threads(&self) -> anyhow::Result<()> {
@@ -147,27 +177,32 @@ impl Gateway {
         if self.source_thread.is_finished() {
             bail!("the source has ended by itself");
         }
+        if self.admin_thread.is_finished() {
+            bail!("the admin interface has ended by itself");
+        }
         Ok(())
     }
 
-    fn leave(self, signals: &Receiver<i32>) -> anyhow::Result<()> {
+    fn leave(mut self, signals: &Receiver<i32>) -> anyhow::Result<()> {
         let deadline = Instant::now() + self.drain_timeout;
-        self.leaving.store(true, Ordering::Relaxed);
-        self.shards.iter().for_each(|shard| shard.leave());
+        self.supervisor.stopping(self.drain_timeout);
+        self.view.leaving.store(true, Ordering::Relaxed);
+        let shards = Arc::clone(&self.view.shards);
+        shards.iter().for_each(|shard| shard.leave());
         let mut left = 0;
-        while left < self.shards.len() && Instant::now() < deadline && signals.is_empty() {
+        while left < shards.len() && Instant::now() < deadline && signals.is_empty() {
             match self.ends.recv_timeout(Duration::from_millis(50)) {
                 Ok(end) => {
                     end.result.with_context(|| format!("shard {} could not leave in order", end.shard.0))?;
                     left += 1;
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                // Also where a shard hangs: the deadline ends that.
+                Err(RecvTimeoutError::Timeout) => self.supervisor.alive(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        let connections: u64 = self.shards.iter().map(|shard| shard.counters().connections).sum();
-        if left < self.shards.len() {
-            tracing::warn!(connections, "left before everyone had closed");
+        if left < shards.len() {
+            tracing::warn!(connections = self.view.connections(), "left before everyone had closed");
         } else {
             tracing::info!("left");
         }

@@ -3,6 +3,7 @@
 //!
 //! Invariant: what is not written is bounded; a line for which there is no room is dropped, and the gap is told.
 
+use super::log_format::Form;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,6 +11,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tracing::Level;
 
 /// Lines that may wait.
 const LINES_MAX: usize = 1024;
@@ -30,17 +32,17 @@ enum Entry {
 }
 
 impl Log {
-    /// A log to stderr. Errors: no descriptor, or no thread, is free.
-    pub fn to_stderr() -> io::Result<Self> {
+    /// A log to stderr; `form` is that of its own lines. Errors: no descriptor, or no thread, is free.
+    pub fn to_stderr(form: Form) -> io::Result<Self> {
         // A descriptor of its own: a panic takes the lock of `io::stderr`, which a stuck writer would hold.
-        Self::to(File::from(io::stderr().as_fd().try_clone_to_owned()?))
+        Self::to(File::from(io::stderr().as_fd().try_clone_to_owned()?), form)
     }
 
-    fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
+    fn to(out: impl Write + Send + 'static, form: Form) -> io::Result<Self> {
         let (sender, entries) = bounded(LINES_MAX);
         let log = Self { entries: sender, dropped: Arc::default() };
         let dropped = Arc::clone(&log.dropped);
-        std::thread::Builder::new().name("log".into()).spawn(move || write_out(&entries, &dropped, out))?;
+        std::thread::Builder::new().name("log".into()).spawn(move || write_out(&entries, &dropped, out, form))?;
         Ok(log)
     }
 
@@ -57,7 +59,7 @@ impl Log {
 impl Write for Log {
     /// Takes a whole line: tracing writes each in one piece.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.entries.try_send(Entry::Line(line.into())).is_err() {
+        if self.entries.try_send(Entry::Line(one_line(line))).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -68,7 +70,16 @@ impl Write for Log {
     }
 }
 
-fn write_out(entries: &Receiver<Entry>, dropped: &AtomicU64, mut out: impl Write) {
+/// What somebody else worded (an error of the system, of Redis) may have several lines: an event is one.
+fn one_line(line: &[u8]) -> Box<[u8]> {
+    let mut line: Box<[u8]> = line.into();
+    if let Some((_end, text)) = line.split_last_mut() {
+        text.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+    }
+    line
+}
+
+fn write_out(entries: &Receiver<Entry>, dropped: &AtomicU64, mut out: impl Write, form: Form) {
     for entry in entries {
         // A line that cannot be written (a full disk, a reader that is gone) is lost; the next one is tried.
         let _ = match entry {
@@ -80,7 +91,10 @@ fn write_out(entries: &Receiver<Entry>, dropped: &AtomicU64, mut out: impl Write
         };
         match dropped.swap(0, Ordering::Relaxed) {
             0 => {}
-            lines => drop(writeln!(out, "spillgate: {lines} log lines found no room while nobody read them")),
+            lines => {
+                let gap = form.line(Level::WARN, &format!("{lines} log lines found no room while nobody read them"));
+                drop(out.write_all(gap.as_bytes()));
+            }
         }
     }
 }
@@ -106,22 +120,22 @@ mod tests {
     #[test]
     fn whoever_logs_does_not_wait_for_whoever_reads_and_the_gap_is_told() {
         let written = Arc::default();
-        let mut log = Log::to(Held(Arc::clone(&written))).unwrap();
+        let mut log = Log::to(Held(Arc::clone(&written)), Form::Text).unwrap();
         let held = written.lock().unwrap();
         for _ in 0..2 * LINES_MAX {
-            log.write_all(b"line\n").unwrap();
+            log.write_all(b"a\nline\n").unwrap();
         }
         drop(held);
         log.finish();
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
-        let lines = text.lines().filter(|line| *line == "line").count();
+        let lines = text.lines().filter(|line| *line == "a line").count();
         let told: usize = text.lines().find_map(|line| line.split(' ').nth(1)?.parse().ok()).unwrap();
         assert_eq!(lines + told, 2 * LINES_MAX);
     }
 
     #[test]
     fn a_log_that_refuses_every_line_is_no_error() {
-        let mut log = Log::to(File::options().write(true).open("/dev/full").unwrap()).unwrap();
+        let mut log = Log::to(File::options().write(true).open("/dev/full").unwrap(), Form::Text).unwrap();
         log.write_all(b"line\n").unwrap();
         log.finish();
         log.write_all(b"line\n").unwrap();

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here waits for a shard.
 
+use super::handle::SHOWN;
 use super::health::AtMostEvery;
 use super::publish::Asker;
 use super::table::{Message, Received, Table, Word};
@@ -167,11 +168,12 @@ impl Desk {
     }
 
     /// Everything that is shown, as one array.
-    pub fn shown(&mut self) -> [u64; SourceCounters::LEN + 1] {
+    pub fn shown(&mut self) -> [u64; SHOWN] {
         self.counters.channels_wanted = self.table.channels_wanted();
         self.counters.channels_confirmed = self.table.channels_confirmed();
-        let mut shown = [self.since_us; SourceCounters::LEN + 1];
+        let mut shown = [0; SHOWN];
         shown[..SourceCounters::LEN].copy_from_slice(&self.counters.values());
+        shown[SourceCounters::LEN..].copy_from_slice(&[self.since_us, self.now_us()]);
         shown
     }
 }

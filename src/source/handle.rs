@@ -9,8 +9,11 @@ use tokio::sync::{Notify, mpsc, oneshot};
 /// Publishes that may wait for the source's attention.
 pub(super) const ASKS_MAX: usize = 256;
 
-/// The source's counters, and after them the time of the last change of `connected`.
-pub(super) type StatusBoard = Board<{ SourceCounters::LEN + 1 }>;
+/// Length of [`StatusBoard`].
+pub(super) const SHOWN: usize = SourceCounters::LEN + 2;
+
+/// The source's counters, and after them the time of the last change of `connected`, and that of the last turn.
+pub(super) type StatusBoard = Board<SHOWN>;
 
 /// The source, as other threads hold it.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub struct Status {
     pub connected: bool,
     /// Since when it is so, in microseconds of the process's clock.
     pub since_us: u64,
+    /// When the source took its last turn, in the same; it takes one a second at least.
+    pub last_turn_us: u64,
     /// What it counted.
     pub counters: SourceCounters,
 }
@@ -66,9 +71,9 @@ impl Handle {
     /// How the source is. Costs it nothing.
     pub fn status(&self) -> Status {
         let values = self.board.read();
-        let (&since_us, counters) = values.split_last().expect("the board holds one value more than the counters");
-        let counters = SourceCounters::from_values(counters);
-        Status { connected: counters.connected == 1, since_us, counters }
+        let counters = SourceCounters::from_values(&values[..SourceCounters::LEN]);
+        let [.., since_us, last_turn_us] = values;
+        Status { connected: counters.connected == 1, since_us, last_turn_us, counters }
     }
 
     /// Ends the source's thread.

@@ -20,6 +20,8 @@ const MESSAGES_MAX: usize = 512;
 const ASKS_MAX: usize = 256;
 /// Slices before the runtime is let in: only it reads from Redis.
 const SLICES_MAX: usize = 64;
+/// Longest time between two turns.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Where updates come from.
 pub enum Engine {
@@ -109,7 +111,7 @@ impl Source {
             }
             event = said(&mut self.engine) => Woken::Said(event),
             Some(publish) = self.asks.recv(), if room => Woken::Ask(publish),
-            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => Woken::Work,
+            () = tokio::time::sleep(pause) => Woken::Work,
         };
         self.bell.bell().awake();
         Ok(woken)
@@ -186,14 +188,15 @@ impl Source {
         }
     }
 
-    /// How long nothing is due by the clock.
-    fn pause(&self) -> Option<Duration> {
+    /// How long nothing is due by the clock: a second at most, so that whoever looks sees that this thread lives.
+    fn pause(&self) -> Duration {
         let redis = match &self.engine {
             Engine::Embedded => None,
             Engine::Redis(redis) => redis.due_us(),
         };
-        let due_us = [redis, self.desk.table.due_us()].into_iter().flatten().min()?;
-        Some(Duration::from_micros(due_us.saturating_sub(self.desk.now_us())))
+        let due_us = [redis, self.desk.table.due_us()].into_iter().flatten().min();
+        let pause = due_us.map(|due_us| Duration::from_micros(due_us.saturating_sub(self.desk.now_us())));
+        pause.unwrap_or(PAUSE_MAX).min(PAUSE_MAX)
     }
 }
 

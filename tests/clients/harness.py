@@ -111,22 +111,31 @@ def run_spillgate(*arguments, **settings):
 
 
 class Gateway:
-    """A gateway that serves. Upper-case keywords are settings: `LIMITS_REQUEST_TIMEOUT="1s"`."""
+    """A gateway that serves. Upper-case keywords are settings: `LIMITS_REQUEST_TIMEOUT="1s"`.
 
-    def __init__(self, *arguments, redis=None, command="serve", listen="127.0.0.1:0", **settings):
-        line = [str(BINARY), command, "--listen", listen, "--admin", "127.0.0.1:0", *map(str, arguments)]
+    `variables` are others of its environment; `within` is a command that runs it.
+    """
+
+    def __init__(
+        self, *arguments, redis=None, command="serve", listen="127.0.0.1:0", variables=None, within=(), **settings
+    ):
+        line = [*within, str(BINARY), command, "--listen", listen, "--admin", "127.0.0.1:0", *map(str, arguments)]
         if redis is not None:
             line += ["--redis", redis.url]
         self.process = subprocess.Popen(
-            line, env=environment(settings), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            line,
+            env=environment(settings) | (variables or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         self.log = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.exit_code = None
         try:
-            self.port = self._told(r"listening on [^ ]*:(\d+)$")
-            self.admin = self._told(r"admin on [^ ]*:(\d+)$")
+            self.port = self._told(r"listening on [^ ]*:(\d+)\b")
+            self.admin = self._told(r"admin on [^ ]*:(\d+)\b")
         except AssertionError:
             self.process.kill()
             self.process.wait()
@@ -183,6 +192,13 @@ class Gateway:
             if self.process.poll() is None:
                 self.send_signal(number)
             self.check_end()
+
+    def kill(self):
+        """Ends it out of order, if it has not ended yet."""
+        self.process.kill()
+        self.exit_code = self.process.wait()
+        self._reader.join(5)
+        self.process.stderr.close()
 
     def check_end(self):
         try:

@@ -1,0 +1,120 @@
+//! Log lines for what an operator should know of although no error ends anything: clients that are refused or closed, a
+//! thread that hangs.
+//!
+//! Invariant: however many clients cause it, a kind is one line in ten seconds, with their number. It is told from the
+//! counters, by the main thread: no shard writes a line for a client.
+
+use crate::admin::View;
+use crate::metrics::{DropReason, EndReason, ShardCounters};
+use std::time::{Duration, Instant};
+
+/// Pause between two lines of one kind.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What is told, and how much of it has been.
+#[derive(Default)]
+pub struct Notices {
+    kinds: [Told; KINDS.len()],
+    hanging: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Told {
+    count: u64,
+    at: Option<Instant>,
+}
+
+struct Kind {
+    of: fn(&ShardCounters) -> u64,
+    is_warning: bool,
+    text: &'static str,
+}
+
+const KINDS: [Kind; 5] = [
+    Kind {
+        of: |counters| counters.ended[EndReason::Full as usize],
+        is_warning: true,
+        text: "clients were refused: every place is taken (limits.connections_per_shard_max, RLIMIT_NOFILE)",
+    },
+    Kind {
+        of: |counters| counters.accept_errors,
+        is_warning: true,
+        text: "connections were lost while they were accepted: no descriptor or no memory (fs.file-max, cgroup)",
+    },
+    Kind {
+        of: |counters| counters.ended[EndReason::PartialBudget as usize],
+        is_warning: true,
+        text: "clients were closed: unfinished frames and requests took all of limits.partial_bytes_per_shard_max",
+    },
+    Kind {
+        of: |counters| counters.dropped[DropReason::ShardBudget as usize],
+        is_warning: true,
+        text: "updates for slow clients were dropped: what waits takes all of limits.outbox_bytes_per_shard_max",
+    },
+    Kind {
+        of: |counters| counters.ended[EndReason::SlowConsumer as usize],
+        is_warning: false,
+        text: "slow consumers were closed",
+    },
+];
+
+impl Notices {
+    /// Tells what is new. `hanging` is the sentence of [`View::hanging`].
+    pub fn look(&mut self, view: &View, hanging: Option<String>) {
+        match hanging {
+            Some(hanging) if !self.hanging => {
+                self.hanging = true;
+                tracing::error!("{hanging}: clients are not served");
+            }
+            None if self.hanging => {
+                self.hanging = false;
+                tracing::warn!("all threads take turns again");
+            }
+            _ => {}
+        }
+        let shards: Vec<_> = view.shards.iter().map(|shard| shard.counters()).collect();
+        let now = Instant::now();
+        for (kind, told) in KINDS.iter().zip(&mut self.kinds) {
+            if let Some(count) = told.due(shards.iter().map(kind.of).sum(), now) {
+                match kind.is_warning {
+                    true => tracing::warn!(count, "{}", kind.text),
+                    false => tracing::info!(count, "{}", kind.text),
+                }
+            }
+        }
+    }
+}
+
+impl Told {
+    /// How many are to be told of now, if any.
+    fn due(&mut self, count: u64, now: Instant) -> Option<u64> {
+        let new = count.saturating_sub(self.count);
+        if new == 0 || self.at.is_some_and(|at| now.duration_since(at) < PAUSE) {
+            return None;
+        }
+        *self = Self { count, at: Some(now) };
+        Some(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_told_at_once_and_then_every_ten_seconds_at_most_and_nothing_is_forgotten() {
+        let (mut told, began) = (Told::default(), Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        for (second, count, expected) in [
+            (0, 0, None),
+            (1, 3, Some(3)),
+            (2, 4, None),
+            (10, 9, None),
+            (11, 10, Some(7)),
+            (60, 10, None),
+            (61, 11, Some(1)),
+        ] {
+            assert_eq!(told.due(count, at(second)), expected, "{second}");
+        }
+    }
+}
