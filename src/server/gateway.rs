@@ -1,6 +1,6 @@
 //! The start and the drain: threads are made in the order in which they need each other, and end in the opposite one.
 
-use crate::admin::{self, View};
+use crate::admin::{self, Recent, View};
 use crate::bus::{self, InboxLimits};
 use crate::config::Config;
 use crate::ids::ShardId;
@@ -112,6 +112,8 @@ impl Gateway {
             source: source.clone(),
             shards: Arc::clone(&shards),
             limits: config.limits.clone(),
+            server_id: config.server_id.clone(),
+            recent: Recent::watch(clock, &shards, &listening).context("the watcher of the metrics")?,
             leaving: Arc::clone(&leaving),
         };
         admin::spawn(admin, view).context("the admin interface")?;

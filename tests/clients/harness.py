@@ -113,8 +113,9 @@ def run_spillgate(*arguments, **settings):
 class Gateway:
     """A gateway that serves. Upper-case keywords are settings: `LIMITS_REQUEST_TIMEOUT="1s"`."""
 
-    def __init__(self, *arguments, redis=None, command="serve", listen="127.0.0.1:0", **settings):
-        line = [str(BINARY), command, "--listen", listen, "--admin", "127.0.0.1:0", *map(str, arguments)]
+    def __init__(self, *arguments, redis=None, command="serve", listen="127.0.0.1:0", prefix=(), **settings):
+        """`prefix` is a command that runs the gateway in its place."""
+        line = [*prefix, str(BINARY), command, "--listen", listen, "--admin", "127.0.0.1:0", *map(str, arguments)]
         if redis is not None:
             line += ["--redis", redis.url]
         self.process = subprocess.Popen(
@@ -147,11 +148,11 @@ class Gateway:
     def uri(self, path):
         return f"ws://127.0.0.1:{self.port}{path}"
 
-    def ask(self, method, path, body=None):
+    def ask(self, method, path, body=None, **headers):
         """Status and body of an answer of the admin interface."""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             return response.status, response.read().decode()
         finally:
@@ -176,6 +177,13 @@ class Gateway:
 
     def send_signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
+
+    def kill(self):
+        """Ends it as a crash would; there is nothing to check then."""
+        self.process.kill()
+        self.exit_code = self.process.wait()
+        self._reader.join(5)
+        self.process.stderr.close()
 
     def end(self, number=signal.SIGTERM):
         """Ends it in order, and checks that it went in order; a second call does nothing."""
