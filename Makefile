@@ -19,7 +19,7 @@ FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 # A command that is missing, and the Debian package that brings it.
 BUILD_TOOLS := gcc:gcc git:git
 CLIENT_TOOLS := redis-server:redis-server redis-cli:redis-tools chromium:chromium node:nodejs npm:npm \
-  haproxy:haproxy openssl:openssl systemd-analyze:systemd nm:binutils
+  haproxy:haproxy openssl:openssl systemd-analyze:systemd nm:binutils promtool:prometheus
 NET_TOOLS := ip:iproute2 tc:iproute2 ss:iproute2
 
 .PHONY: help

@@ -9,8 +9,11 @@ use crowd::payload::numbered;
 use crowd::{Crowd, Ending, Job, Report};
 use gateway::{Gateway, Settings};
 use libtest_mimic::{Arguments, Trial};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -31,6 +34,15 @@ const ROUNDS: usize = 6;
 const ROUND_UPDATES: u64 = 8;
 /// Enough, with as many updates, to fill what the kernel holds for a client that stalls.
 const ROUND_BYTES: usize = 4096;
+/// What a scrape is measured against: sockets on one hot channel, and a hundred more with a hundred channels each.
+const SCRAPE_LISTENERS: usize = 100;
+const SCRAPE_CHANNELS_EACH: usize = 100;
+const SCRAPE_EVERY: Duration = Duration::from_secs(1);
+const SCRAPE_MAX: Duration = Duration::from_millis(50);
+/// Rounds without and with scrapes, in turn.
+const SCRAPE_ROUNDS: usize = 6;
+/// By how much the fan-out may seem longer beside scrapes: the machine's own noise.
+const SCRAPE_NOISE: Duration = Duration::from_millis(20);
 /// By how much memory may differ between the second round and the last.
 const ROUND_NOISE_BYTES: u64 = 2 << 20;
 
@@ -41,13 +53,29 @@ struct Size {
     table_sockets: u64,
     latecomers: u64,
     round_sockets: u64,
+    scrape_sockets: u64,
+    scrape_updates: u32,
 }
 
 static SIZE: LazyLock<Size> = LazyLock::new(|| {
-    let full =
-        Size { fan_out_seconds: 30, nofile: 20_000, table_sockets: 30_000, latecomers: 12_000, round_sockets: 12_000 };
-    let reduced =
-        Size { fan_out_seconds: 10, nofile: 4_000, table_sockets: 6_000, latecomers: 2_400, round_sockets: 4_000 };
+    let full = Size {
+        fan_out_seconds: 30,
+        nofile: 20_000,
+        table_sockets: 30_000,
+        latecomers: 12_000,
+        round_sockets: 12_000,
+        scrape_sockets: 14_900,
+        scrape_updates: 40,
+    };
+    let reduced = Size {
+        fan_out_seconds: 10,
+        nofile: 4_000,
+        table_sockets: 6_000,
+        latecomers: 2_400,
+        round_sockets: 4_000,
+        scrape_sockets: 3_000,
+        scrape_updates: 8,
+    };
     if std::env::var_os("SPILLGATE_FULL").is_some() { full } else { reduced }
 });
 
@@ -60,11 +88,12 @@ fn main() -> ExitCode {
     }
     // They measure: one at a time.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let tests: [(&str, fn()); 4] = [
+    let tests: [(&str, fn()); 5] = [
         ("every_socket_gets_every_update_of_a_hot_channel", every_socket_gets_every_update_of_a_hot_channel),
         ("an_idle_socket_costs_next_to_nothing", an_idle_socket_costs_next_to_nothing),
         ("whoever_finds_no_slot_hurts_nobody_who_has_one", whoever_finds_no_slot_hurts_nobody_who_has_one),
         ("clients_that_vanish_leave_nothing_behind", clients_that_vanish_leave_nothing_behind),
+        ("a_scrape_is_quick_and_delays_nobody", a_scrape_is_quick_and_delays_nobody),
     ];
     let trials = tests.map(|(name, test)| {
         Trial::test(name, move || {
@@ -167,6 +196,92 @@ fn clients_that_vanish_leave_nothing_behind() {
     }
     assert!(rss[ROUNDS - 1] <= rss[1] + ROUND_NOISE_BYTES, "memory grows with those who vanish: {rss:?}");
     serves(&mut gateway, 100);
+}
+
+fn a_scrape_is_quick_and_delays_nobody() {
+    let mut gateway = Gateway::start(&Settings { shards: 1, ..Settings::default() });
+    let channels = SCRAPE_LISTENERS * SCRAPE_CHANNELS_EACH;
+    let listeners: Vec<_> = (0..SCRAPE_LISTENERS).map(|number| listen(gateway.address, number)).collect();
+    let mut crowd = Crowd::gather(job(&gateway, SIZE.scrape_sockets));
+    assert_eq!(gateway.metric("ws_channels_confirmed"), channels as f64 + 1.0);
+    let (mut alone, mut beside, mut scrapes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut n = 0;
+    for round in 0..SCRAPE_ROUNDS {
+        let scraped = round % 2 == 1;
+        let rounds = if scraped { &mut beside } else { &mut alone };
+        let (ended, admin) = (AtomicBool::new(false), gateway.admin);
+        std::thread::scope(|scope| {
+            let scraper = scope.spawn(|| if scraped { scrape_until(&ended, admin) } else { Vec::new() });
+            let began = Instant::now();
+            for update in 0..SIZE.scrape_updates {
+                let due = Duration::from_secs(update.into()) / 4;
+                sleep(due.saturating_sub(began.elapsed()));
+                let published = Instant::now();
+                gateway.publish(CHANNEL, &numbered(n, FAN_OUT_BYTES));
+                n += 1;
+                let report = crowd.updates(SIZE.scrape_sockets * n);
+                rounds.push(published.elapsed());
+                assert_eq!(report.updates_each, (n, n), "{report:?}");
+            }
+            ended.store(true, Ordering::Relaxed);
+            scrapes.extend(scraper.join().expect("it panics where a scrape fails"));
+        });
+    }
+    for took in [&mut alone, &mut beside, &mut scrapes] {
+        took.sort_unstable();
+    }
+    let at = |took: &[Duration], percent: usize| took[(took.len() * percent).div_ceil(100).max(1) - 1];
+    println!(
+        "{} sockets, {channels} channels: {} scrapes, median {:.1?}, longest {:.1?}",
+        SIZE.scrape_sockets,
+        scrapes.len(),
+        at(&scrapes, 50),
+        at(&scrapes, 100),
+    );
+    for (what, took) in [("without", &alone), ("with", &beside)] {
+        let (median, p99) = (at(took, 50), at(took, 99));
+        println!("until everyone has an update, {what} scrapes: median {median:.1?}, p99 {p99:.1?}");
+    }
+    assert!(at(&scrapes, 50) < SCRAPE_MAX, "scrapes took {scrapes:?}");
+    let (median, bound) = (at(&beside, 50), at(&alone, 50) * 11 / 10 + SCRAPE_NOISE);
+    assert!(median < bound, "beside scrapes a fan-out took {median:?}");
+    drop(listeners);
+}
+
+/// A client with a hundred channels of its own, when all of them are confirmed.
+fn listen(gateway: SocketAddr, number: usize) -> TcpStream {
+    let names: Vec<_> = (0..SCRAPE_CHANNELS_EACH).map(|channel| format!("c.{number}.{channel}")).collect();
+    let mut stream = TcpStream::connect(gateway).expect("the gateway listens");
+    let request = format!(
+        "GET /ws?channels={} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        names.join(",")
+    );
+    stream.write_all(request.as_bytes()).expect("a fresh socket takes it whole");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("it is no zero");
+    let (mut told, mut buffer) = (String::new(), [0; 16 << 10]);
+    while told.matches("\"subscribed\"").count() < SCRAPE_CHANNELS_EACH {
+        let read = stream.read(&mut buffer).expect("the gateway confirms every channel");
+        assert!(read > 0, "it was closed: {told}");
+        told.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    stream
+}
+
+/// Scrapes at a steady pace; how long each took.
+fn scrape_until(ended: &AtomicBool, admin: SocketAddr) -> Vec<Duration> {
+    let mut took = Vec::new();
+    while !ended.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let mut stream = TcpStream::connect(admin).expect("the admin interface listens");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").expect("it is taken whole");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ws_connections_active"), "{answer}");
+        took.push(began.elapsed());
+        sleep(SCRAPE_EVERY.saturating_sub(began.elapsed()));
+    }
+    took
 }
 
 fn job(gateway: &Gateway, sockets: u64) -> Job {

@@ -2,6 +2,10 @@
 //! and the source show, and never makes them wait.
 
 mod exposition;
+mod recent;
+
+pub use exposition::reference;
+pub use recent::Recent;
 
 use crate::bus::PublishError;
 use crate::config::Limits;
@@ -12,10 +16,11 @@ use crate::wire::check_channel;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use exposition::Format;
 use serde_json::json;
 use std::io;
 use std::net::TcpListener;
@@ -38,8 +43,12 @@ pub struct View {
     pub source: Handle,
     /// The shards, by number.
     pub shards: Arc<[Arc<Shared>]>,
-    /// Bounds of the publish API.
+    /// What is limited: the publish API is, and metrics tell some limits.
     pub limits: Limits,
+    /// This gateway's name, for its metrics.
+    pub server_id: Option<String>,
+    /// How it was lately.
+    pub recent: Arc<Recent>,
     /// Set when the gateway leaves.
     pub leaving: Arc<AtomicBool>,
 }
@@ -118,9 +127,10 @@ async fn readyz(State(view): State<View>) -> Response {
     (code, text).into_response()
 }
 
-async fn metrics(State(view): State<View>) -> Response {
-    match exposition::expose(&view) {
-        Ok(text) => ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response(),
+async fn metrics(State(view): State<View>, headers: HeaderMap) -> Response {
+    let format = Format::wanted(&headers);
+    match exposition::expose(&view, format) {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }

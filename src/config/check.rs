@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use toml::Value;
 
+/// Characters of a gateway's name: it is a label of every metric.
+const SERVER_ID_MAX: usize = 64;
 /// Updates a second beyond which a limit of them limits nothing.
 const RATE_MAX: f64 = 1000.0;
 
@@ -95,6 +97,9 @@ pub enum Rule {
     /// The output of `config print`, where a password belongs.
     #[error("has `***` where the password belongs: `spillgate config print` hides it")]
     Masked,
+    /// Not a name that can stand in every metric.
+    #[error("`{0}` is no name of a gateway: write 1 to 64 letters, digits and `._:-`")]
+    ServerId(String),
     /// A rule that fits no channel.
     #[error("is empty: write a channel's name, or `*` for all channels")]
     EmptyPattern,
@@ -146,6 +151,7 @@ impl Config {
         let mut found = Vec::new();
         check_zeros(self, &mut found);
         check_addresses(self, &mut found);
+        check_server_id(self, &mut found);
         check_bounds(self, &mut found);
         check_redis(self, &mut found);
         check_channels(self, &mut found);
@@ -191,6 +197,14 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
         IpAddr::V6(all) => all.is_unspecified(), // Linux: IPv4 too, unless told otherwise
     };
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+fn check_server_id(config: &Config, found: &mut Vec<Violation>) {
+    let Some(name) = &config.server_id else { return };
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+    if name.is_empty() || name.len() > SERVER_ID_MAX || !name.chars().all(fits) {
+        refuse(found, "server_id", Rule::ServerId(name.clone()));
+    }
 }
 
 fn check_bounds(config: &Config, found: &mut Vec<Violation>) {

@@ -1,7 +1,7 @@
 //! Settings: one checked [`Config`] out of defaults, a TOML file, the environment and flags.
 //!
 //! `settings` says what there is; `schema` reads it; `file`, `env` and `flags` are the layers that `layers` lays over
-//! each other; `check` refuses what makes no sense; `print` writes it all down.
+//! each other; `check` refuses what makes no sense; `print` writes it all down, and `reference` writes docs/configuration.md.
 
 mod check;
 mod env;
@@ -12,6 +12,7 @@ mod layers;
 mod network;
 mod pointer;
 mod print;
+mod reference;
 mod schema;
 mod secret;
 mod settings;
@@ -24,6 +25,7 @@ pub use layers::load;
 pub use network::{BadNetwork, Network};
 pub use pointer::{BadPointer, Pointer};
 pub use print::{print, summary};
+pub use reference::reference;
 pub use schema::{Kind, Schema, Section, Setting, schema};
 pub use secret::mask;
 pub use settings::{

@@ -15,6 +15,9 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Address of the admin interface: health, metrics and the publish API. Keep it off the internet.
     pub admin: SocketAddr,
+    /// This gateway's name among others: with it every metric has a label `server_id`. Letters, digits and `._:-`, at most 64.
+    #[schemars(example = &"gateway-1")]
+    pub server_id: Option<String>,
     /// Number of shards (one thread, one io_uring each); 0 means one for each core.
     pub shards: usize,
     /// Whether each shard is pinned to a core of its own (round robin where there are more shards than cores).
@@ -284,6 +287,7 @@ impl Default for Config {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            server_id: None,
             shards: 0,
             pin_shards: true,
             source_core: None,

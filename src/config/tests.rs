@@ -173,3 +173,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_gateways_name_can_stand_in_every_metric() {
+    let named = |name: &str| config(|config| config.server_id = Some(name.to_owned())).check();
+    for name in ["a", "gateway-1", "10.0.0.1:8080", "eu_west", &"x".repeat(64)] {
+        assert_eq!(named(name), Ok(()), "{name}");
+    }
+    for name in ["", "a b", "a\"b", "a\\", "é", "a,b", &"x".repeat(65)] {
+        let refused = named(name).unwrap_err();
+        assert!(refused[0].to_string().starts_with("server_id: `"), "{refused:?}");
+    }
+}

@@ -4,6 +4,11 @@
 use hdrhistogram::Histogram;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+/// A publish takes some hundred stores: whoever reads tries again so many times before it sleeps, and for so long.
+const SPINS: u32 = 1000;
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// The newest published state of `N` integers. One writer, any number of readers.
 ///
@@ -34,8 +39,10 @@ impl<const N: usize> Board<N> {
         self.version.store(version + 2, Ordering::Release);
     }
 
-    /// The values of one moment.
+    /// The values of one moment. Where the writer was taken off its core in the middle of [`Board::publish`], this waits
+    /// until it runs again: asleep, for the core may be what it waits for.
     pub fn read(&self) -> [u64; N] {
+        let mut spins = 0;
         loop {
             let before = self.version.load(Ordering::Acquire);
             let mut values = [0; N];
@@ -46,7 +53,12 @@ impl<const N: usize> Board<N> {
             if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
                 return values;
             }
-            std::hint::spin_loop();
+            if spins < SPINS {
+                spins += 1;
+                std::hint::spin_loop();
+            } else {
+                std::thread::sleep(PAUSE);
+            }
         }
     }
 }

@@ -44,10 +44,10 @@ macro_rules! counters {
 
 /// Declares an enum of reasons with the names that they have as label values.
 macro_rules! reasons {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $label:literal,)* }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$doc])* $variant,)* }
+        pub enum $name { $($(#[doc = $doc])+ $variant,)* }
 
         impl $name {
             /// All reasons, in the order of their indices.
@@ -58,6 +58,11 @@ macro_rules! reasons {
             /// The value of the `reason` label.
             pub fn label(self) -> &'static str {
                 match self { $($name::$variant => $label,)* }
+            }
+
+            /// What it means, in a sentence.
+            pub fn sentence(self) -> &'static str {
+                match self { $($name::$variant => concat!($($doc),+).trim_start(),)* }
             }
         }
     };
@@ -158,6 +163,8 @@ counters! {
         polls_rearmed,
         /// Accepts that failed (no descriptor, no memory); each lost a connection.
         accept_errors,
+        /// Critical updates that found no room at a socket, which is closed for it.
+        critical_overflows,
     }
 }
 
@@ -174,6 +181,8 @@ counters! {
         conflated,
         /// Updates that were dropped because too much waited for a shard whose inbox was full.
         overrun,
+        /// What waits now for shards whose inboxes are full: updates, answers and notices.
+        held,
         /// Channels that some shard wants now.
         channels_wanted,
         /// Channels that the source is subscribed to now.
@@ -184,6 +193,13 @@ counters! {
         lost,
         /// Publishes by clients and the publish API that failed.
         publish_errors,
+    }
+}
+
+impl EndReason {
+    /// Whether the client never got the WebSocket that it came for: it was refused.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::RequestRefused | Self::RequestTimeout | Self::Full)
     }
 }
 

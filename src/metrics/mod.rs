@@ -3,6 +3,8 @@
 
 mod board;
 mod counters;
+mod window;
 
 pub use board::{Board, HistogramBoard, latency_histogram};
 pub use counters::{DropReason, EndReason, ShardCounters, SourceCounters};
+pub use window::{Recorded, Window};

@@ -2,7 +2,7 @@
 
 use super::notices::Notices;
 use super::supervisor::Supervisor;
-use crate::admin::{self, HANGS_AFTER, View};
+use crate::admin::{self, HANGS_AFTER, Recent, View};
 use crate::bus::{self, InboxLimits};
 use crate::config::Config;
 use crate::ids::ShardId;
@@ -111,8 +111,16 @@ impl Gateway {
         let shards: Arc<[Arc<Shared>]> = shared.into();
         await_first_turns(&shards, &ends)?;
         let admin_address = admin.local_addr()?;
-        let view =
-            View { clock, source: source.clone(), shards, limits: config.limits.clone(), leaving: Arc::default() };
+        let recent = Recent::watch(clock, &shards, &listening).context("the watcher of the metrics")?;
+        let view = View {
+            clock,
+            source: source.clone(),
+            shards,
+            limits: config.limits.clone(),
+            server_id: config.server_id.clone(),
+            recent,
+            leaving: Arc::default(),
+        };
         let admin_thread = admin::spawn(admin, view.clone()).context("the admin interface")?;
         let (drain_timeout, notices) = (config.drain.timeout, Notices::default());
         let admin = admin_address;

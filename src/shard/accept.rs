@@ -21,7 +21,7 @@ pub struct Listening {
     armed_max: usize,
     slots: u32,
     connections_max: u32,
-    /// The kernel was out of descriptors or memory: armed again at the next tick.
+    /// The kernel was out of descriptors or memory, or a listener is broken: armed again at the next tick.
     resting: bool,
 }
 
@@ -90,7 +90,10 @@ impl<R: Ring> Shard<R> {
             self.conns.release(id);
             if result != -libc::ECANCELED {
                 self.counters.accept_errors += 1;
-                self.listening.resting = matches!(-result, libc::ENFILE | libc::EMFILE | libc::ENOBUFS | libc::ENOMEM);
+                self.listening.resting = matches!(
+                    -result,
+                    libc::ENFILE | libc::EMFILE | libc::ENOBUFS | libc::ENOMEM | libc::EINVAL // somebody shut the listener down
+                );
             }
             return;
         }

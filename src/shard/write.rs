@@ -105,6 +105,9 @@ impl<R: Ring> Shard<R> {
         }
         self.count_gone(id, gone, DropReason::OutboxFull);
         if too_slow {
+            let (_, conn) = self.conns.at(id.slot.0);
+            let critical = conn.out.as_deref().map_or(0, |out| out.waiting_critical().0);
+            self.counters.critical_overflows += u64::from(critical >= limits.critical_max);
             self.too_slow.push(id);
         }
         self.flush_later(id);

@@ -169,6 +169,7 @@ impl Desk {
 
     /// Everything that is shown, as one array.
     pub fn shown(&mut self) -> [u64; SHOWN] {
+        self.counters.held = self.shards.iter().map(|shard| shard.inbox.waiting() as u64).sum();
         self.counters.channels_wanted = self.table.channels_wanted();
         self.counters.channels_confirmed = self.table.channels_confirmed();
         let mut shown = [0; SHOWN];

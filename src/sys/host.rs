@@ -165,3 +165,17 @@ mod tests {
         assert!(!is_filtered("Name:\tSeccomp:\t2\n"));
     }
 }
+
+/// Bytes of a page of memory.
+pub fn page_bytes() -> u64 {
+    // SAFETY: the call takes a number and answers one; it touches no memory of ours.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
+}
+
+/// Ticks a second of the times in /proc/self/stat.
+pub fn clock_ticks_per_second() -> u64 {
+    // SAFETY: the call takes a number and answers one; it touches no memory of ours.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).unwrap_or(100)
+}

@@ -4,12 +4,16 @@ mod async_bell;
 mod doorbell;
 mod host;
 mod listener;
+mod proc;
 mod ring;
+mod sock_diag;
 mod uring;
 
 pub use async_bell::AsyncBell;
 pub use doorbell::{Doorbell, Mode, bell_file};
 pub use host::{HostError, KERNEL_MIN, check_host, raise_nofile};
 pub use listener::{ListenError, Options, listen};
+pub use proc::{CgroupUse, HostUse, ProcessUse, cgroup_use, host_use, process_use};
 pub use ring::{BufId, Completion, Op, Ring};
+pub use sock_diag::{Queues, SockDiag, Sockets};
 pub use uring::UringSet;

@@ -156,11 +156,11 @@ class Gateway:
     def uri(self, path):
         return f"ws://127.0.0.1:{self.port}{path}"
 
-    def ask(self, method, path, body=None):
+    def ask(self, method, path, body=None, **headers):
         """Status and body of an answer of the admin interface."""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             return response.status, response.read().decode()
         finally:
@@ -185,6 +185,13 @@ class Gateway:
 
     def send_signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
+
+    def kill(self):
+        """Ends it as a crash would; there is nothing to check then."""
+        self.process.kill()
+        self.exit_code = self.process.wait()
+        self._reader.join(5)
+        self.process.stderr.close()
 
     def end(self, number=signal.SIGTERM):
         """Ends it in order, and checks that it went in order; a second call does nothing."""

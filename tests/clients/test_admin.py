@@ -59,12 +59,12 @@ def test_the_numbers_of_the_metrics_move_with_what_happens(start):
     assert ended['ws_connections_terminated_total{reason="vanished"}'] == 4
 
 
-def test_the_metrics_are_openmetrics_with_help_for_each(gateway):
-    _, text = gateway.ask("GET", "/metrics")
+def test_the_metrics_are_openmetrics_with_help_for_each_where_it_is_asked_for(gateway):
+    _, text = gateway.ask("GET", "/metrics", Accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
     assert text.endswith("# EOF\n")
     families = set(re.findall(r"^# TYPE (\S+)", text, re.M))
     assert families == set(re.findall(r"^# HELP (\S+) \S+", text, re.M))
-    suffixes = r"(_total|_bucket|_count|_sum)?(\{.*\})? [0-9.eE+-]+$"
+    suffixes = r"(_total|_info|_bucket|_count|_sum)?(\{.*\})? [0-9.eE+-]+$"
     for line in text.splitlines():
         if not line.startswith("#"):
             name = re.sub(suffixes, "", line)

@@ -19,7 +19,8 @@ pub struct Gateway {
     child: Child,
     /// Where clients connect.
     pub address: SocketAddr,
-    admin: SocketAddr,
+    /// Where the admin interface is.
+    pub admin: SocketAddr,
     connection: Option<BufReader<TcpStream>>,
     log: Arc<Mutex<String>>,
 }

@@ -14,6 +14,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("storm.toml", include_str!("../../scenarios/storm.toml")),
     ("keys.toml", include_str!("../../scenarios/keys.toml")),
     ("channels.toml", include_str!("../../scenarios/channels.toml")),
+    ("scrapes.toml", include_str!("../../scenarios/scrapes.toml")),
     ("burst.toml", include_str!("../../scenarios/burst.toml")),
     ("spike.toml", include_str!("../../scenarios/spike.toml")),
     ("lines.toml", include_str!("../../scenarios/lines.toml")),
