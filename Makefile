@@ -20,6 +20,7 @@ FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 BUILD_TOOLS := gcc:gcc git:git
 CLIENT_TOOLS := redis-server:redis-server redis-cli:redis-tools chromium:chromium node:nodejs npm:npm \
   haproxy:haproxy openssl:openssl systemd-analyze:systemd nm:binutils promtool:prometheus
+HOST_TOOLS := sysctl:procps prlimit:util-linux shellcheck:shellcheck
 NET_TOOLS := ip:iproute2 tc:iproute2 ss:iproute2
 
 .PHONY: help
@@ -34,7 +35,7 @@ build: build-tools ## Build the program for use, into target/release
 test: test-rust test-python test-node ## Run all tests; install what they need where it is missing
 
 .PHONY: test-rust
-test-rust: build-tools client-tools ## Run cargo test
+test-rust: build-tools client-tools host-tools ## Run cargo test
 	$(CARGO) test --workspace --locked --no-fail-fast
 
 .PHONY: test-python
@@ -111,6 +112,10 @@ bench-profile: build-tools ## Say where a gateway with 10,000 sockets spends its
 test-scale: build-tools ## Run the scale tests with their whole numbers, on the program as it is used
 	SPILLGATE_FULL=1 $(CARGO) test --release --locked --test scale --test burst
 
+.PHONY: tuning
+tuning: program ## Write the generated files of tuning/ anew, from the table that `spillgate doctor` judges by
+	@tuning/generate $(TARGET_DIR)/debug/spillgate
+
 .PHONY: clean
 clean: ## Remove everything that was built or installed below this directory
 	$(CARGO) clean
@@ -137,6 +142,10 @@ callgrind: build-tools
 .PHONY: net-tools
 net-tools:
 	@tests/install $(NET_TOOLS)
+
+.PHONY: host-tools
+host-tools:
+	@tests/install $(HOST_TOOLS)
 
 .PHONY: client-tools
 client-tools:

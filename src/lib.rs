@@ -3,7 +3,7 @@
 //! Latest state for everyone, memory flat, nobody waits for the slowest. `docs/ARCHITECTURE.md` is the map.
 //!
 //! The rooms, in the order in which they may import (each only from the ones before it; a test holds it):
-//! `ids → config → metrics → wire → fanout → lifecycle → sys → bus → source → shard → admin → server → main`.
+//! `ids → config → metrics → wire → fanout → lifecycle → sys → bus → source → shard → admin → doctor → server → main`.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -30,5 +30,7 @@ pub mod source;
 pub mod shard;
 
 pub mod admin;
+
+pub mod doctor;
 
 pub mod server;

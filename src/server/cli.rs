@@ -21,7 +21,9 @@ Examples:
   spillgate serve --redis redis://127.0.0.1:6379
       Serve what is published to that Redis, at ws://127.0.0.1:8080/raw/CHANNEL.
   spillgate config print > spillgate.toml
-      Write all settings down, each with its meaning and its default.";
+      Write all settings down, each with its meaning and its default.
+  spillgate doctor --sockets 1000000
+      Say what this host is short of for a million sockets, and the lines that mend it.";
 
 const LOG_FORMATS: [&str; 4] = ["auto", "text", "journald", "json"];
 
@@ -45,6 +47,15 @@ const CONFIG_EXAMPLE: &str = "\
 Example:
   spillgate config print > spillgate.toml && spillgate config check spillgate.toml";
 
+const DOCTOR_EXAMPLE: &str = "\
+Exit code: 0 nothing is short, 1 something is short, 2 it could not be judged (wrong arguments or settings).
+
+Examples:
+  spillgate doctor --sockets 1000000 --config /etc/spillgate/spillgate.toml
+  spillgate doctor --sockets 200000 --stalled 0.1 --proxies 4 --json | jq '.findings[] | select(.state == \"short\")'
+  systemd-run --pty -p LimitNOFILE=1048576 spillgate doctor --sockets 1000000
+      Limits are those of whoever asks: this asks with a limit of the unit.";
+
 /// A WebSocket fan-out gateway: Redis Pub/Sub in, a million browsers out.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "spillgate", version = VERSION, about, after_help = EXAMPLES, disable_help_subcommand = true)]
@@ -63,6 +74,9 @@ pub enum Command {
     /// Run the gateway with a page and live updates to look at.
     #[command(after_help = DEMO_EXAMPLE)]
     Demo(DemoArgs),
+    /// Say what this host is short of for a number of sockets, why it matters, and the line that mends it.
+    #[command(after_help = DOCTOR_EXAMPLE)]
+    Doctor(DoctorArgs),
     /// Check a configuration file, or print the settings in effect.
     #[command(subcommand, after_help = CONFIG_EXAMPLE)]
     Config(ConfigCommand),
@@ -122,6 +136,40 @@ pub struct HealthcheckArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE", help = format!("Configuration file in TOML. [env: {}]", config::FILE_VARIABLE))]
     pub config: Option<PathBuf>,
+}
+
+/// Flags of `spillgate doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Sockets of clients that this gateway is to carry, all shards together.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub sockets: u64,
+    /// Share of them that does not read, from 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value = "0.2", value_parser = share)]
+    pub stalled: f64,
+    /// Addresses from which proxies connect; 0: clients connect themselves [default: 1 where it listens on the loopback alone, else unknown].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub proxies: Option<u64>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", help = format!("Configuration file in TOML: listen, shards, limits, redis.url. [env: {}]", config::FILE_VARIABLE))]
+    pub config: Option<PathBuf>,
+    /// Print a file of `tuning/` for this number instead of judging.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub guide: Option<Guide>,
+}
+
+/// The generated files of `tuning/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Guide {
+    /// `99-spillgate.conf`.
+    Sysctl,
+    /// `limits.conf`.
+    Limits,
+    /// The tables of `README.md`.
+    Readme,
 }
 
 /// What can be asked about settings.
@@ -245,6 +293,13 @@ fn check(file: &Path) -> Result<String, ConfigError> {
     Ok(format!("{}: ok\n{}\n", file.display(), config::summary(&config)))
 }
 
+fn share(text: &str) -> Result<f64, &'static str> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a share from 0 to 1 is expected, such as 0.2"),
+    }
+}
+
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| config::ADDRESS_EXPECTED)
 }
@@ -302,6 +357,20 @@ mod tests {
         assert!(parse("spillgate demo --redis redis://h").is_err());
         let refusal = parse("spillgate serve --listen :8080").unwrap_err().to_string();
         assert!(refusal.contains("not an IP address with a port"), "{refusal}");
+    }
+
+    #[test]
+    fn the_doctor_takes_a_number_of_sockets_and_shares_that_are_shares() {
+        let line = "spillgate doctor --sockets 1000 --stalled 0.5 --proxies 0 --json";
+        let Command::Doctor(doctor) = parse(line).unwrap() else { panic!("not doctor") };
+        assert_eq!((doctor.sockets, doctor.stalled, doctor.proxies, doctor.json), (1000, 0.5, Some(0), true));
+        let Command::Doctor(doctor) = parse("spillgate doctor --sockets 1").unwrap() else { panic!("not doctor") };
+        assert_eq!((doctor.stalled, doctor.proxies, doctor.json), (0.2, None, false));
+        for wrong in ["", " --sockets 0", " --sockets 1 --stalled 1.1", " --sockets 1 --stalled nan"] {
+            assert!(parse(&format!("spillgate doctor{wrong}")).is_err(), "{wrong}");
+        }
+        let help = parse("spillgate doctor --help").unwrap_err().to_string();
+        assert!(help.contains("Exit code: 0") && !help.contains("--guide"), "{help}");
     }
 
     #[test]

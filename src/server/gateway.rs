@@ -21,10 +21,6 @@ use std::time::{Duration, Instant};
 
 /// Messages from one shard that may wait at the source.
 const OUTLET_MESSAGES_MAX: usize = 8192;
-/// Descriptors that are left to everything that is not a client.
-const DESCRIPTORS_LEFT: u64 = 64;
-/// The kernel's limit of a ring's table (IORING_MAX_FIXED_FILES).
-const TABLE_MAX: u64 = 1 << 20;
 /// Time that the shards have to take their first turns.
 const START_MAX: Duration = Duration::from_secs(10);
 /// Time that a predecessor which was killed has for its listeners to go: the kernel takes a ring down, and with it the
@@ -254,7 +250,7 @@ fn await_first_turns(shards: &[Arc<Shared>], ends: &Receiver<ShardEnd>) -> anyho
 
 /// Slots of each ring's table.
 fn table_slots(config: &Config, nofile: u64) -> anyhow::Result<u32> {
-    let most = nofile.saturating_sub(DESCRIPTORS_LEFT).min(TABLE_MAX);
+    let most = nofile.saturating_sub(sys::DESCRIPTORS_LEFT).min(sys::TABLE_MAX);
     if most < 64 {
         bail!("RLIMIT_NOFILE is {nofile}, too low for a ring's table; raise it (`ulimit -n 65536`, LimitNOFILE=)");
     }

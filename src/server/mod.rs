@@ -5,6 +5,7 @@ mod demo;
 pub mod demo_match;
 mod demo_pitch;
 mod demo_places;
+mod doctor;
 mod gateway;
 mod healthcheck;
 mod log;
@@ -37,6 +38,7 @@ pub fn main(cli: cli::Cli) -> ExitCode {
                 Err(error) => refuse(&error.to_string()),
             };
         }
+        cli::Command::Doctor(arguments) => return doctor::run(arguments),
         cli::Command::Serve(arguments) => arguments.load().map(|config| (config, false)),
         cli::Command::Demo(arguments) => arguments.load().map(|config| (config, true)),
     };
@@ -79,7 +81,11 @@ fn form(asked: LogFormat) -> Form {
 fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
     let signals = signals()?;
     tracing::info!("spillgate {}: {}", cli::VERSION, config::summary(&config));
+    let planned = (!demo).then(|| doctor::plan_of(&config)).flatten();
     let gateway = Gateway::start(config, demo.then_some(demo::PAGE))?;
+    if let Some(short) = planned.and_then(|plan| doctor::shortage(&plan)) {
+        tracing::warn!("{short}");
+    }
     for address in &gateway.listening {
         tracing::info!("listening on {address}");
     }

@@ -11,6 +11,11 @@ pub const KERNEL_MIN: (u32, u32) = (6, 1);
 /// Locked memory below which glommio starts no executor (`sys/uring.rs`, `MIN_MEMLOCK_LIMIT`), in bytes.
 pub const MEMLOCK_MIN: u64 = 512 << 10;
 
+/// Descriptors that are left to everything that is not a client.
+pub const DESCRIPTORS_LEFT: u64 = 64;
+/// The kernel's limit of a ring's table (IORING_MAX_FIXED_FILES).
+pub const TABLE_MAX: u64 = 1 << 20;
+
 /// Why this host cannot run a gateway.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {

@@ -4,6 +4,7 @@ mod async_bell;
 mod doorbell;
 mod host;
 mod listener;
+mod probe;
 mod proc;
 mod ring;
 mod sock_diag;
@@ -11,8 +12,9 @@ mod uring;
 
 pub use async_bell::AsyncBell;
 pub use doorbell::{Doorbell, Mode, bell_file};
-pub use host::{HostError, KERNEL_MIN, check_host, raise_nofile};
+pub use host::{DESCRIPTORS_LEFT, HostError, KERNEL_MIN, TABLE_MAX, check_host, raise_nofile};
 pub use listener::{ListenError, Options, listen};
+pub use probe::missing_features;
 pub use proc::{CgroupUse, HostUse, ProcessUse, cgroup_use, host_use, process_use};
 pub use ring::{BufId, Completion, Op, Ring};
 pub use sock_diag::{Queues, SockDiag, Sockets};

@@ -3,7 +3,7 @@
 use super::code::{Source, bracketed, name, words};
 
 /// The rooms in the order of `src/lib.rs`.
-const ROOMS: [&str; 13] = [
+const ROOMS: [&str; 14] = [
     "ids",
     "config",
     "metrics",
@@ -15,6 +15,7 @@ const ROOMS: [&str; 13] = [
     "source",
     "shard",
     "admin",
+    "doctor",
     "server",
     "main",
 ];

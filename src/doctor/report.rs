@@ -1,0 +1,102 @@
+//! What was found, for people and for machines.
+
+use super::needs::{Need, Verdict};
+use super::text::{count, thousands};
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// All that was found.
+pub struct Report {
+    /// Sockets that were planned for.
+    pub sockets: u64,
+    /// The share of them that does not read.
+    pub stalled_share: f64,
+    /// One for each need, in the order of the table.
+    pub findings: Vec<Finding>,
+}
+
+/// One need and what was found of it.
+pub struct Finding {
+    /// What is needed.
+    pub need: &'static Need,
+    /// What is there.
+    pub verdict: Verdict,
+}
+
+impl Report {
+    /// What is short.
+    pub fn short(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.verdict.is_short())
+    }
+
+    /// What cannot be told.
+    pub fn unknown(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| matches!(finding.verdict, Verdict::Unknown(_)))
+    }
+
+    /// For machines: one object, an array of findings in it.
+    pub fn json(&self) -> Value {
+        let finding = |Finding { need, verdict }: &Finding| {
+            let state = match verdict {
+                Verdict::Fine(_) => "ok",
+                Verdict::Short(..) | Verdict::ShortEither(..) => "short",
+                Verdict::Unknown(_) => "unknown",
+            };
+            let mends = verdict.mends().iter();
+            let mends: Vec<_> = mends.map(|mend| json!({ "line": mend.to_string(), "where": mend.place() })).collect();
+            json!({
+                "id": need.id, "what": need.what, "state": state, "seen": verdict.seen(), "needed": need.needed,
+                "why": need.why, "source": need.source, "mends": mends,
+                "any_one_mends": matches!(verdict, Verdict::ShortEither(..)),
+            })
+        };
+        json!({
+            "sockets": self.sockets,
+            "stalled_share": self.stalled_share,
+            "short": self.short().count(),
+            "unknown": self.unknown().count(),
+            "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
+        })
+    }
+
+    /// For people: what is short with its reason and its mend, then what cannot be told, then what is fine.
+    pub fn text(&self, color: bool) -> String {
+        let paint = |code: &str, text: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+        let mut text = format!(
+            "{}, {:.0} % of them stalled\n",
+            paint("1", &count(self.sockets, "socket")),
+            self.stalled_share * 100.0
+        );
+        // Writing to a `String` cannot fail; the results are let go.
+        for Finding { need, verdict } in self.short() {
+            let _ = writeln!(text, "\n{} {}: {}", paint("31", "SHORT"), need.what, verdict.seen());
+            let _ = writeln!(text, "      why   {}", need.why);
+            let between = if matches!(verdict, Verdict::ShortEither(..)) { "or   " } else { "and  " };
+            for (at, mend) in verdict.mends().iter().enumerate() {
+                let word = if at == 0 { "mend " } else { between };
+                let _ = writeln!(text, "      {word} {}   ({})", paint("1", &mend.to_string()), mend.place());
+            }
+        }
+        if self.unknown().next().is_some() {
+            text.push('\n');
+        }
+        for Finding { need, verdict } in self.unknown() {
+            let _ = writeln!(text, "{}     {}: {}", paint("33", "?"), need.what, verdict.seen());
+        }
+        text.push('\n');
+        for Finding { need, verdict } in &self.findings {
+            if let Verdict::Fine(seen) = verdict {
+                let _ = writeln!(text, "{}    {}: {seen}", paint("32", "ok"), need.what);
+            }
+        }
+        let (short, unknown) = (self.short().count(), self.unknown().count());
+        let fine = self.findings.len() - short - unknown;
+        let verdict = match short {
+            0 => paint("32", "nothing is short"),
+            short => paint("31", &format!("{} short", thousands(short as u64))),
+        };
+        let unknown = if unknown == 0 { String::new() } else { format!(", {unknown} cannot be told") };
+        let _ = writeln!(text, "\n{verdict}{unknown}, {fine} fine");
+        text
+    }
+}
