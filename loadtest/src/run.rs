@@ -102,7 +102,7 @@ pub struct Measured {
     /// From a herd's start until as many were connected as before, in seconds.
     pub recover_s: Option<f64>,
     /// What the gateway still holds when all clients are gone, beyond what it held before the first; none where it cannot
-    /// be seen.
+    /// be seen, or nothing is expected of it.
     pub left: Option<BTreeMap<String, u64>>,
     /// What the bounds are checked against.
     pub outcome: Outcome,
@@ -184,7 +184,8 @@ pub fn run(
     let last = stage.watch.sample(Some(stage.fleet), true);
     let tally = fleet.tally();
     drop((apart, fleet));
-    let left = held.and_then(|before| watch.left(&before));
+    let asked = scenario.expect.left_max.is_some();
+    let left = held.filter(|_| asked).and_then(|before| watch.left(&before));
     progress.done();
 
     let mut measured = Measured {

@@ -29,7 +29,8 @@ pub use reference::reference;
 pub use schema::{Kind, Schema, Section, Setting, schema};
 pub use secret::mask;
 pub use settings::{
-    ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Log, LogFormat, Policy, ProxyProtocol, Redis,
+    ChannelRule, Config, Critical, CriticalWhere, Drain, Heartbeat, Limits, Log, LogFormat, Policy, ProxyProtocol,
+    Redis,
 };
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Log lines for what an operator should know of although no error ends anything: clients that are refused or closed, a
-//! thread that hangs.
+//! Log lines for what an operator should do something about although no error ends anything: no room for clients, a
+//! thread that hangs. (`shard/tell.rs` says which client was closed for what.)
 //!
 //! Invariant: however many clients cause it, a kind is one line in ten seconds, with their number. It is told from the
 //! counters, by the main thread: no shard writes a line for a client.
@@ -26,35 +26,25 @@ struct Told {
 
 struct Kind {
     of: fn(&ShardCounters) -> u64,
-    is_warning: bool,
     text: &'static str,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 4] = [
     Kind {
         of: |counters| counters.ended[EndReason::Full as usize],
-        is_warning: true,
         text: "clients were refused: every place is taken (limits.connections_per_shard_max, RLIMIT_NOFILE)",
     },
     Kind {
         of: |counters| counters.accept_errors,
-        is_warning: true,
         text: "connections were lost while they were accepted: no descriptor or no memory (fs.file-max, cgroup)",
     },
     Kind {
         of: |counters| counters.ended[EndReason::PartialBudget as usize],
-        is_warning: true,
         text: "clients were closed: unfinished frames and requests took all of limits.partial_bytes_per_shard_max",
     },
     Kind {
         of: |counters| counters.dropped[DropReason::ShardBudget as usize],
-        is_warning: true,
         text: "updates for slow clients were dropped: what waits takes all of limits.outbox_bytes_per_shard_max",
-    },
-    Kind {
-        of: |counters| counters.ended[EndReason::SlowConsumer as usize],
-        is_warning: false,
-        text: "slow consumers were closed",
     },
 ];
 
@@ -76,10 +66,7 @@ impl Notices {
         let now = Instant::now();
         for (kind, told) in KINDS.iter().zip(&mut self.kinds) {
             if let Some(count) = told.due(shards.iter().map(kind.of).sum(), now) {
-                match kind.is_warning {
-                    true => tracing::warn!(count, "{}", kind.text),
-                    false => tracing::info!(count, "{}", kind.text),
-                }
+                tracing::warn!(count, "{}", kind.text);
             }
         }
     }
