@@ -32,6 +32,13 @@ def without(call, code):
     return [sys.executable, sandbox.__file__, "refuse", f"{call}={code}"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left():
+    yield
+    if sandbox.HOME.exists():
+        sandbox.HOME.rmdir()  # where a sandbox's own file system lay
+
+
 @pytest.fixture
 def configuration(tmp_path):
     path = tmp_path / "spillgate.toml"
