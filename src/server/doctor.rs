@@ -14,6 +14,10 @@ const FAILED: u8 = 2;
 /// The share of stalled sockets that a start reckons with; `spillgate doctor` has the same as its default.
 const STALLED_SHARE: f64 = 0.2;
 
+/// Needs that a start warns of: without them the configured connections fail. What the rings' tables hold was checked when
+/// they were made, and what only makes a host slower is for whoever asks.
+const PLAIN: [&str; 5] = ["file_max", "memory", "cgroup_memory", "tcp_mem", "conntrack"];
+
 /// Answers on stdout.
 pub fn run(arguments: &DoctorArgs) -> ExitCode {
     let loaded = config::load(&Overrides::default(), std::env::vars_os(), arguments.config.as_deref());
@@ -76,9 +80,7 @@ pub fn shortage(plan: &Plan) -> Option<String> {
     // The rings are made already, and Redis is the source's to complain about.
     let host = Host::read(Path::new("/"), RingProbe::Made(Vec::new()), None);
     let report = doctor::examine(plan, &host);
-    // What the tables hold was checked when they were made; the plan's play between shards is not in the settings.
-    let elsewhere = ["capacity", "nofile", "nr_open"];
-    let short: Vec<_> = report.short().map(|finding| finding.need.id).filter(|id| !elsewhere.contains(id)).collect();
+    let short: Vec<_> = report.short().map(|finding| finding.need.id).filter(|id| PLAIN.contains(id)).collect();
     if short.is_empty() {
         return None;
     }
@@ -101,6 +103,12 @@ mod tests {
         config.limits.connections_per_shard_max = 1000;
         let plan = plan_of(&config).unwrap();
         assert_eq!((plan.sockets, plan.config.shards), (4000, 4));
+    }
+
+    #[test]
+    fn a_start_warns_of_needs_that_there_are() {
+        let known: Vec<_> = doctor::NEEDS.iter().map(|need| need.id).collect();
+        assert!(PLAIN.iter().all(|id| known.contains(id)));
     }
 
     #[test]

@@ -7,9 +7,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_spillgate");
+
+/// Held by tests of which one would see what the other changes.
+static HOST: Mutex<()> = Mutex::new(());
 
 /// Runs the program without settings from outside.
 fn doctor(arguments: &[&str]) -> Output {
@@ -74,6 +78,7 @@ fn it_exits_with_0_1_or_2() {
 
 #[test]
 fn text_and_json_say_the_same() {
+    let _host = HOST.lock().unwrap_or_else(PoisonError::into_inner);
     let json = report(&doctor(&["--sockets", "1000000", "--json"]));
     let text = String::from_utf8(doctor(&["--sockets", "1000000"]).stdout).unwrap();
     for (id, finding) in findings(&json) {
@@ -195,6 +200,7 @@ fn every_line_that_mends_the_whole_host_turns_it_green() {
     if !is_root() {
         return skipped("sysctls take root: fs.file-max and net.ipv4.tcp_mem were not set for real");
     }
+    let _host = HOST.lock().unwrap_or_else(PoisonError::into_inner);
     let home = TempDir::new().unwrap();
     let ask = |sockets: u64| findings(&report(&doctor(&["--sockets", &sockets.to_string(), "--json"])));
     let kept = Kept::of(&["fs/file-max", "net/ipv4/tcp_mem"]);
