@@ -22,7 +22,8 @@ fn main() {
         None => of_git().or_else(of_package),
     };
     let shown = commit.map(|commit| format!("{version} ({commit})")).unwrap_or(version);
-    println!("cargo::rustc-env=SPILLGATE_VERSION={shown}");
+    // Not SPILLGATE_…: cargo sets it for `cargo run` and `cargo test` too, and such variables are settings.
+    println!("cargo::rustc-env=VERSION_AND_COMMIT={shown}");
 }
 
 /// The commit of the work tree that this is, `-modified` if what is built is not what was committed.

@@ -165,7 +165,7 @@ pub(super) const ORPHANS: Need = Need {
 pub(super) const THP: Need = Need {
     id: "thp",
     what: "transparent huge pages",
-    needed: "madvise (the gateway's allocator asks for none) or never, or off for the process",
+    needed: "off for the process (the gateway switches them off for itself), madvise (its allocator asks for none) or never",
     why: "with them memory grows in steps of 2 MiB and does not come back",
     source: "measured: 20 to 25 MB more after storms (docs/measurements.md)",
     undo: "`echo always | tee /sys/kernel/mm/transparent_hugepage/enabled`",

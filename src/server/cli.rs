@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Version, and the commit that was built; `build.rs` finds it out.
-pub const VERSION: &str = env!("SPILLGATE_VERSION");
+pub const VERSION: &str = env!("VERSION_AND_COMMIT");
 
 const EXAMPLES: &str = "\
 Examples:

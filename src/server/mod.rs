@@ -16,6 +16,7 @@ mod supervisor;
 pub use gateway::Gateway;
 
 use crate::config::{self, Config, LogFormat};
+use crate::sys;
 use crossbeam_channel::{Receiver, bounded};
 use log::Log;
 use log_format::{Form, JournaldLines};
@@ -28,6 +29,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Does what the command line says.
 pub fn main(cli: cli::Cli) -> ExitCode {
+    // Where that is refused, `doctor` says so: it asks whether they are on for itself.
+    sys::avoid_huge_pages();
     let outcome = match &cli.command {
         cli::Command::Config(command) => return cli::run_config(command),
         cli::Command::Completions { shell } => return cli::print_completions(*shell),

@@ -137,6 +137,27 @@ fn limit(of: libc::__rlimit_resource_t) -> Option<libc::rlimit> {
     is_read.then_some(limit)
 }
 
+/// Bytes of a page of memory.
+pub fn page_bytes() -> u64 {
+    // SAFETY: the call takes a number and answers one; it touches no memory of ours.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
+}
+
+/// Ticks a second of the times in /proc/self/stat.
+pub fn clock_ticks_per_second() -> u64 {
+    // SAFETY: the call takes a number and answers one; it touches no memory of ours.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).unwrap_or(100)
+}
+
+/// Switches transparent huge pages off for this process, whatever the host's setting (prctl(2)): they keep memory resident
+/// that is not held any more. Whether that was allowed.
+pub fn avoid_huge_pages() -> bool {
+    // SAFETY: the call takes numbers and answers one; it touches no memory of ours.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,18 +190,4 @@ mod tests {
         assert!(!is_filtered("Seccomp:\t0\nSeccomp_filters:\t0\n"));
         assert!(!is_filtered("Name:\tSeccomp:\t2\n"));
     }
-}
-
-/// Bytes of a page of memory.
-pub fn page_bytes() -> u64 {
-    // SAFETY: the call takes a number and answers one; it touches no memory of ours.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(bytes).unwrap_or(4096)
-}
-
-/// Ticks a second of the times in /proc/self/stat.
-pub fn clock_ticks_per_second() -> u64 {
-    // SAFETY: the call takes a number and answers one; it touches no memory of ours.
-    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    u64::try_from(ticks).unwrap_or(100)
 }

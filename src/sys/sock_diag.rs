@@ -151,6 +151,15 @@ mod tests {
         queues
     }
 
+    /// Others' connections may leave from a port of this number, at another address.
+    fn listener_of_an_unused_port(address: &str) -> TcpListener {
+        let unused = |listener: &TcpListener| {
+            let port = listener.local_addr().unwrap().port();
+            [false, true].into_iter().all(|v6| look(port, v6, Sockets::Connected) == Queues::default())
+        };
+        std::iter::repeat_with(|| TcpListener::bind(address).unwrap()).take(100).find(unused).expect("an unused port")
+    }
+
     fn message(kind: u16, body: &[u8]) -> Vec<u8> {
         let mut message = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
         message.extend(kind.to_ne_bytes());
@@ -163,9 +172,8 @@ mod tests {
     #[test]
     fn the_kernel_tells_what_its_queues_hold() {
         for (address, v6) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
-            let listener = TcpListener::bind(address).unwrap();
+            let listener = listener_of_an_unused_port(address);
             let port = listener.local_addr().unwrap().port();
-            assert_eq!(look(port, v6, Sockets::Connected), Queues::default());
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let waiting = look(port, v6, Sockets::Listening);
             assert_eq!((waiting.sockets, waiting.read), (1, 1), "it waits to be accepted");

@@ -229,12 +229,12 @@ pub const SECTIONS: &[(&str, &[Metric])] = &[
     ]),
 ];
 
-/// `VERSION (COMMIT)`, where the build says it.
-const VERSION: Option<&str> = option_env!("SPILLGATE_VERSION");
+/// `VERSION (COMMIT)`, or without a commit where none is known (`build.rs`).
+const VERSION: &str = env!("VERSION_AND_COMMIT");
 
 /// What was built.
 fn build() -> Vec<Sample> {
-    let commit = VERSION.and_then(|version| version.split_once('(')?.1.strip_suffix(')')).unwrap_or("unknown");
+    let commit = VERSION.split_once("(").and_then(|(_, rest)| rest.strip_suffix(")")).unwrap_or("unknown");
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("commit", commit)];
     vec![Sample { labels: labels.map(|(name, value)| (name, value.into())).into(), value: Value::Whole(1) }]
 }
