@@ -127,12 +127,14 @@ impl Gateway {
 
     /// How many TCP sockets of the host have the gateway's port on their own side, by state, without the listeners.
     pub fn sockets_by_state(&self) -> HashMap<&'static str, usize> {
-        let port = format!(":{:04X}", self.address.port());
+        // By address and port: somebody else's connection may leave from a port of that number.
+        let SocketAddr::V4(address) = self.address else { panic!("tests listen on IPv4") };
+        let place = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
         let mut states = HashMap::new();
         for line in fs::read_to_string("/proc/net/tcp").expect("there is a /proc").lines().skip(1) {
             let mut fields = line.split_ascii_whitespace().skip(1);
             let (own, state) = (fields.next().unwrap_or_default(), fields.nth(1).unwrap_or_default());
-            if own.ends_with(&port) && state != "0A" {
+            if own == place && state != "0A" {
                 *states.entry(state_name(state)).or_default() += 1;
             }
         }
