@@ -7,7 +7,7 @@ usage() {
   cat <<'TEXT'
 Usage: tuning/install.sh [--dry-run] [--undo] [--prefix DIR]
 
-  99-spillgate.conf   to /etc/sysctl.d, without the lines that would lower what this host has, and sets it
+  99-spillgate.conf   to /etc/sysctl.d, with what this host has where that is more, and sets it
   limits.conf         to /etc/security/limits.d/99-spillgate.conf
   spillgate.service   to /etc/systemd/system
   spillgate.toml      to /etc/spillgate, where there is none yet (without the file: what `spillgate config print` says)
@@ -113,29 +113,31 @@ set_running() {
   fi
 }
 
-# Whether a host that has $2 needs no $3. More is better, but for a range of ports and for what is off.
-is_enough() {
+# What a host is given that has $2 where $3 is wanted, of the setting $1: number by number the larger one, so that nothing
+# is lowered, whoever raised it and when.
+raised() {
   local name=$1 has wanted i
   read -r -a has <<<"$2"
   read -r -a wanted <<<"$3"
   case $name in
     net.ipv4.ip_local_port_range)
-      ((has[0] <= wanted[0] && has[1] >= wanted[1]))
+      echo "$((has[0] < wanted[0] ? has[0] : wanted[0])) $((has[1] > wanted[1] ? has[1] : wanted[1]))"
       return
       ;;
     net.ipv4.tcp_slow_start_after_idle)
-      [[ $2 == "$3" ]]
+      echo "$3"
       return
       ;;
   esac
   for i in "${!wanted[@]}"; do
-    ((${has[i]:-0} >= wanted[i])) || return 1
+    ((${has[i]:-0} < wanted[i])) || wanted[i]=${has[i]}
   done
+  echo "${wanted[*]}"
 }
 
-# The sysctl file for this host, on stdout; what is to be set, in `wanted`.
+# The sysctl file for this host, on stdout.
 sysctls_for_here() {
-  local line name value before
+  local line name value has
   while IFS= read -r line; do
     if [[ $line != [a-z]*' = '* ]]; then
       echo "$line"
@@ -145,16 +147,10 @@ sysctls_for_here() {
     value=${line#* = }
     if [[ ! -d $kernel ]]; then
       echo "$line"
-    elif ! before=$(running "$name"); then
+    elif ! has=$(running "$name"); then
       echo "# $line   # this host has no such setting"
     else
-      # A second run must not take our own value for the host's.
-      before=$(noted "$name" | grep . || echo "$before")
-      if is_enough "$name" "$before" "$value"; then
-        echo "# $line   # this host has $before, which is enough"
-      else
-        echo "$line"
-      fi
+      echo "$name = $(raised "$name" "$has" "$value")"
     fi
   done <"$here/99-spillgate.conf"
 }
@@ -174,6 +170,13 @@ note_before() {
 install_sysctls() {
   local text line
   text=$(sysctls_for_here)
+  if [[ -d $kernel ]]; then
+    while IFS= read -r line; do
+      if [[ $line == [a-z]*' = '* ]]; then
+        note_before "${line%% = *}"
+      fi
+    done <<<"$text"
+  fi
   put "$sysctl_file" <<<"$text"
   if [[ ! -d $kernel ]]; then
     echo "$kernel is not there: nothing is set now, but at the next boot"
@@ -181,7 +184,6 @@ install_sysctls() {
   fi
   while IFS= read -r line; do
     if [[ $line == [a-z]*' = '* ]]; then
-      note_before "${line%% = *}"
       set_running "${line%% = *}" "${line#* = }"
     fi
   done <<<"$text"
@@ -193,7 +195,9 @@ install_config() {
   elif [[ -e $here/spillgate.toml ]]; then
     put "$config_file" <"$here/spillgate.toml"
   elif command -v spillgate >/dev/null; then
-    env -i PATH="$PATH" spillgate config print | put "$config_file"
+    local text
+    text=$(env -i PATH="$PATH" spillgate config print)
+    put "$config_file" <<<"$text"
   else
     echo "no configuration is written: \`spillgate\` is not installed (later: spillgate config print > $config_file)"
   fi

@@ -48,7 +48,7 @@ pub fn sysctl_conf(plan: &Plan) -> String {
 pub fn limits_conf() -> String {
     let nofile = sys::TABLE_MAX;
     format!(
-        "{LIMITS_HEAD}*     hard  nofile   {nofile}\nroot  hard  nofile   {nofile}\n*     -     memlock  8192\nroot  -     memlock  8192\n"
+        "{LIMITS_HEAD}*     hard  nofile   {nofile}\nroot  hard  nofile   {nofile}\n*     -     memlock  unlimited\nroot  -     memlock  unlimited\n"
     )
 }
 

@@ -29,7 +29,8 @@ impl Mend {
             Mend::Write(..) => "as root; until the next boot",
             Mend::Boot(_) => "on the kernel's command line, then boot",
             Mend::Unit(_) => "in the unit, below [Service]",
-            Mend::Setting(_) => "in the configuration file",
+            Mend::Setting(line) if line.starts_with("limits.") => "in the configuration file, below [limits]",
+            Mend::Setting(_) => "in the configuration file, above its first [section]",
             Mend::Redis(_) => "at Redis; its redis.conf keeps it",
             Mend::Advice(_) => "by hand",
         }
@@ -44,7 +45,8 @@ impl fmt::Display for Mend {
             Mend::Sysctl(name, value) => write!(f, "sysctl -w {name}={value}"),
             Mend::Write(path, value) => write!(f, "echo {value} | tee {path}"),
             Mend::Redis(command) => write!(f, "redis-cli {command}"),
-            Mend::Boot(line) | Mend::Unit(line) | Mend::Setting(line) | Mend::Advice(line) => f.write_str(line),
+            Mend::Setting(line) => f.write_str(line.strip_prefix("limits.").unwrap_or(line)),
+            Mend::Boot(line) | Mend::Unit(line) | Mend::Advice(line) => f.write_str(line),
         }
     }
 }

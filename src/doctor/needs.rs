@@ -166,7 +166,7 @@ mod tests {
             (queues::NETDEV_BUDGET, &[figures::BUDGET_PACKETS.value, figures::BUDGET_US.value]),
             (queues::CONNTRACK, &[figures::CLOSED_TRACKED_PERCENT.value]),
             (network::LISTEN, &[figures::PORTS_PER_PROXY.value]),
-            (network::PORT_RANGE, &[figures::PORTS_PER_PROXY.value]),
+            (network::PORT_RANGE, &[figures::PORTS_WANTED.value]),
             (cores::PACKETS, &[figures::STEER_FROM.value]),
             (redis::OUTPUT_BUFFER, &[figures::REDIS_HARD_UPDATES.value, figures::REDIS_SOFT_UPDATES.value]),
         ];
@@ -176,8 +176,9 @@ mod tests {
             }
         }
         let in_units = |figure: Figure, bytes: u64| assert_eq!(figure.value, bytes);
-        in_units(figures::MEMLOCK_BYTES, 512 << 10); // said as 512 KiB and 64 KiB
-        in_units(figures::MEMLOCK_SHARD_BYTES, 64 << 10);
+        in_units(figures::MEMLOCK_BYTES, 512 << 10); // said as 512, 260 and 196 KiB
+        in_units(figures::MEMLOCK_SHARD_BYTES, 260 << 10);
+        in_units(figures::MEMLOCK_RING_BYTES, 196 << 10);
         in_units(figures::RING_BYTES, 1280 << 10); // said as 1.25 MiB and 64 MiB
         in_units(figures::PROCESS_BYTES, 64 << 20);
         in_units(figures::STALLED_TCP_BYTES, figures::PAGE_BYTES.value * 7 / 2 + 102); // said as 3.5 pages

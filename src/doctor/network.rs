@@ -58,13 +58,14 @@ fn more(plan: &Plan, wanted: u64) -> String {
     addresses.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// The range of ports that `tuning/haproxy.cfg` and this file agree on.
-const PORTS: &str = "1024 65535";
+/// The range of ports that `tuning/haproxy.cfg` and this file agree on: above those on which gateway, admin interface and
+/// Redis listen by default, or a connection to elsewhere may have theirs when they start.
+const PORTS: &str = "10240 65535";
 
 pub(super) const PORT_RANGE: Need = Need {
     id: "port_range",
     what: "ports for connections from this host (net.ipv4.ip_local_port_range)",
-    needed: "64,000, where a proxy on this host opens more connections to one address than there are; the gateway itself needs a few for Redis",
+    needed: "55,000, where a proxy on this host opens more connections to one address than there are; the gateway itself needs a few for Redis",
     why: "a proxy here runs out of ports, and answers its clients with 503",
     source: "kernel: networking/ip-sysctl",
     undo: UNDO_SYSCTL,
@@ -78,7 +79,7 @@ pub(super) const PORT_RANGE: Need = Need {
             return Verdict::Fine(format!("{said}: clients and proxies come from elsewhere"));
         }
         let pairs = plan.addresses() * plan.proxy_addresses().unwrap_or(1);
-        if pairs == 0 || ports * pairs >= plan.sockets || ports >= figures::PORTS_PER_PROXY.value {
+        if pairs == 0 || ports * pairs >= plan.sockets || ports >= figures::PORTS_WANTED.value {
             return Verdict::Fine(said);
         }
         let said = format!("{said}; whoever connects to {} is on this host", plan.config.listen[0]);

@@ -67,6 +67,7 @@ impl Gateway {
         let seats = listen(&config.listen, shards, options)?;
         let listening = seats[0].iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
         let table = table_slots(&config, nofile)?;
+        let completions_max = sys::completions_max(shards, config.limits.rings_per_shard);
 
         let clock = Clock::start();
         let config = Arc::new(config);
@@ -93,6 +94,7 @@ impl Gateway {
                 core: if config.pin_shards { cores.get(number % cores.len().max(1)).map(|core| core.id) } else { None },
                 rings: config.limits.rings_per_shard,
                 table,
+                completions_max,
                 listeners,
                 clock,
                 shared: seen,

@@ -130,7 +130,8 @@ fn end_with_any_panic(form: Form) {
 }
 
 fn log_to(log: Log, form: Form) {
-    let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let asked = std::env::var("RUST_LOG").ok().filter(|levels| !levels.trim().is_empty());
+    let filter = asked.and_then(|levels| EnvFilter::try_new(levels).ok()).unwrap_or_else(|| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

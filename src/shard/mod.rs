@@ -279,7 +279,8 @@ impl<R: Ring> Shard<R> {
     /// updates have had their share. A turn that sends to many is long, and others would wait for as many of them as there
     /// are turns' worth of clients: a herd comes back while updates go on.
     fn is_clients_turn(&self, herd: bool) -> bool {
-        (herd || !self.to_read.is_empty()) && self.now_us < self.clients_until_us
+        let fits = self.inbox.depth() < self.config.limits.inbox_messages_max / 2; // or updates would be lost for it
+        (herd || !self.to_read.is_empty()) && self.now_us < self.clients_until_us && fits
     }
 
     /// Sends what there is to send, within bounds; whether that was all.

@@ -4,7 +4,7 @@ use super::{Parts, Shard};
 use crate::ids::ShardId;
 use crate::lifecycle::{Clock, Moderation};
 use crate::metrics::{Board, HistogramBoard, ShardCounters, latency_histogram};
-use crate::sys::{Doorbell, UringSet, bell_file};
+use crate::sys::{self, Doorbell, UringSet, bell_file};
 use crossbeam_channel::Sender;
 use glommio::{LocalExecutorBuilder, Placement};
 use hdrhistogram::Histogram;
@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const GLOMMIO_IO_BYTES: usize = 64 << 10;
 /// How often the histograms are shown to scrapes, in microseconds; the counters are shown every turn.
 const SHOW_HISTOGRAMS_US: u64 = 500_000;
+
+/// WebSockets from which on a shard dozes: fewer do not wake it all the time unless they want their answers at once.
+const DOZES_FROM: u64 = 1_000;
 
 /// What others see of a shard, and how they call it.
 pub struct Shared {
@@ -50,6 +53,8 @@ pub struct Seat {
     pub rings: usize,
     /// See `rings`.
     pub table: u32,
+    /// Completions that a ring holds at most (see `sys::completions_max`).
+    pub completions_max: u32,
     /// This shard's own listeners.
     pub listeners: Vec<TcpListener>,
     /// The process's clock.
@@ -120,10 +125,11 @@ pub fn run(seat: Seat, parts: Parts) -> io::Result<()> {
         .spawn(move || async move {
             let mut farewell = farewell; // whole, not the fields that are set
             farewell.began = true;
-            let Seat { rings, table, listeners, clock, shared, .. } = seat;
-            let result = match UringSet::new(rings, table, listeners, shared.bell.as_raw_fd()) {
+            let Seat { rings, table, completions_max, listeners, clock, shared, .. } = seat;
+            let bell = shared.bell.as_raw_fd();
+            let result = match UringSet::with_completions(rings, table, completions_max, listeners, bell) {
                 Ok(ring) => drive(Shard::new(ring, parts), clock, &shared).await,
-                Err(error) => Err(error),
+                Err(error) => Err(sys::explain_ring(error)),
             };
             farewell.end = Some(ShardEnd { shard, result });
         })
@@ -162,7 +168,8 @@ async fn drive(mut shard: Shard<UringSet>, clock: Clock, shared: &Shared) -> io:
         shared.bell.asleep();
         let leave = shared.leaving() && !shard.is_leaving();
         let idle = shard.ring_mut().may_sleep() && !shard.has_mail() && !leave;
-        if idle && moderation.is_busy() && !std::mem::replace(&mut dozed, true) {
+        let crowded = shard.counters().websockets >= DOZES_FROM;
+        if idle && crowded && moderation.is_busy() && !std::mem::replace(&mut dozed, true) {
             // What comes until then is found without being rung for.
             shared.bell.awake();
             shard.ring_mut().awake();

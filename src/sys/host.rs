@@ -11,6 +11,17 @@ pub const KERNEL_MIN: (u32, u32) = (6, 1);
 /// Locked memory below which glommio starts no executor (`sys/uring.rs`, `MIN_MEMLOCK_LIMIT`), in bytes.
 pub const MEMLOCK_MIN: u64 = 512 << 10;
 
+/// What a shard's executor locks (glommio's three rings and its registered memory), measured on Linux 6.18: 65 pages.
+pub const MEMLOCK_SHARD: u64 = 65 << 12;
+/// What one of our rings locks besides its completions: 2,048 submissions of 64 bytes, and a page.
+const MEMLOCK_RING: u64 = 33 << 12;
+/// What one completion locks.
+const MEMLOCK_COMPLETION: u64 = 16;
+/// What one of our rings locks with its fewest completions.
+pub const MEMLOCK_RING_MIN: u64 = MEMLOCK_RING + MEMLOCK_COMPLETION * super::uring::COMPLETIONS_MIN as u64;
+/// The bit of CAP_IPC_LOCK, which frees a process from RLIMIT_MEMLOCK (capabilities(7)).
+const CAP_IPC_LOCK: u64 = 1 << 14;
+
 /// Descriptors that are left to everything that is not a client.
 pub const DESCRIPTORS_LEFT: u64 = 64;
 /// The kernel's limit of a ring's table (IORING_MAX_FIXED_FILES).
@@ -62,6 +73,36 @@ pub fn check_host() -> Result<(), HostError> {
         Some(limit) if limit.rlim_cur < MEMLOCK_MIN => Err(HostError::Memlock(limit.rlim_cur)),
         _ => Ok(()),
     }
+}
+
+/// Completions that each ring may hold, so that all fit into three quarters of the locked memory that this process may
+/// have (other processes of its user share it). Newer kernels charge rings to it, with 16 bytes a completion.
+pub fn completions_max(shards: usize, rings: usize) -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    match limit(libc::RLIMIT_MEMLOCK) {
+        Some(limit) if limit.rlim_cur != libc::RLIM_INFINITY && !is_capable(&status, CAP_IPC_LOCK) => {
+            completions_within(limit.rlim_cur, shards as u64, rings as u64)
+        }
+        _ => super::uring::COMPLETIONS_MAX,
+    }
+}
+
+fn completions_within(memlock: u64, shards: u64, rings: u64) -> u32 {
+    let of_a_shard = (memlock / 4 * 3 / shards.max(1)).saturating_sub(MEMLOCK_SHARD);
+    let most = (of_a_shard / rings.max(1)).saturating_sub(MEMLOCK_RING) / MEMLOCK_COMPLETION;
+    let power = most.checked_ilog2().map_or(1, |log| 1 << log.min(31));
+    u32::clamp(power, super::uring::COMPLETIONS_MIN, super::uring::COMPLETIONS_MAX)
+}
+
+fn is_capable(status: &str, capability: u64) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|has| has & capability != 0)
+}
+
+/// Why a shard's ring could not be made, with what mends it.
+pub fn explain_ring(error: io::Error) -> io::Error {
+    let Some(errno) = error.raw_os_error() else { return error };
+    io::Error::other(format!("its ring cannot be made ({error}): {}", mend(errno, "", false)))
 }
 
 /// Makes a ring as the shards do, and uses each of the three system calls once.
@@ -182,6 +223,19 @@ mod tests {
             assert!(text.contains(part), "{errno} {disabled:?} {filtered}: {text}");
             assert!(!text.contains('\n') && !text.contains(". "), "one sentence: {text}");
         }
+    }
+
+    #[test]
+    fn rings_fit_into_what_may_be_locked_and_hold_all_where_that_is_enough() {
+        assert_eq!(completions_within(64 << 20, 2, 1), 65_536);
+        for (mib, shards, rings) in [(8, 1, 1), (8, 5, 1), (8, 8, 1), (8, 16, 1), (64, 64, 1), (64, 8, 16)] {
+            let completions = completions_within(mib << 20, shards, rings);
+            let ring = MEMLOCK_RING + MEMLOCK_COMPLETION * u64::from(completions);
+            assert!(shards * (MEMLOCK_SHARD + rings * ring) <= mib << 20, "{mib} MiB, {shards} shards: {completions}");
+        }
+        assert_eq!(completions_within(1 << 20, 16, 1), 4096, "the least, whatever the limit");
+        assert!(is_capable("CapPrm:\t0\nCapEff:\t0000000000004000\n", CAP_IPC_LOCK));
+        assert!(!is_capable("CapEff:\t0000000000003fff\n", CAP_IPC_LOCK) && !is_capable("", CAP_IPC_LOCK));
     }
 
     #[test]

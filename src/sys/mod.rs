@@ -12,7 +12,10 @@ mod uring;
 
 pub use async_bell::AsyncBell;
 pub use doorbell::{Doorbell, Mode, bell_file};
-pub use host::{DESCRIPTORS_LEFT, HostError, KERNEL_MIN, TABLE_MAX, avoid_huge_pages, check_host, raise_nofile};
+pub use host::{
+    DESCRIPTORS_LEFT, HostError, KERNEL_MIN, MEMLOCK_RING_MIN, MEMLOCK_SHARD, TABLE_MAX, avoid_huge_pages, check_host,
+    completions_max, explain_ring, raise_nofile,
+};
 pub use listener::{ListenError, Options, listen};
 pub use probe::missing_features;
 pub use proc::{CgroupUse, HostUse, ProcessUse, cgroup_use, host_use, process_use};

@@ -14,7 +14,8 @@ use std::os::fd::{AsRawFd, RawFd};
 /// Requests that one ring queues before it must submit; also the largest number of SENDs in one system call.
 const SUBMISSIONS: u32 = 2048;
 /// Completions that one ring holds; what does not fit waits in the kernel (IORING_FEAT_NODROP), but ends multishot polls.
-const COMPLETIONS_MAX: u32 = 65_536;
+pub(super) const COMPLETIONS_MAX: u32 = 65_536;
+pub(super) const COMPLETIONS_MIN: u32 = 2 * SUBMISSIONS;
 /// Reads in flight at a time, and the size of each one's buffer: the only read memory of a shard.
 const BUFFERS: usize = 64;
 const BUFFER_BYTES: usize = 16 << 10;
@@ -85,7 +86,22 @@ impl UringSet {
     ///
     /// Errors: io_uring is refused (kernel, seccomp, `io_uring_disabled`), or `table` is over RLIMIT_NOFILE.
     pub fn new(rings: usize, table: u32, listeners: Vec<TcpListener>, bell: RawFd) -> io::Result<Self> {
-        let rings = (0..rings.max(1)).map(|_| One::new(table, bell)).collect::<io::Result<Vec<_>>>()?;
+        Self::with_completions(rings, table, COMPLETIONS_MAX, listeners, bell)
+    }
+
+    /// The same with at most so many completions in a ring, where locked memory is scarce.
+    ///
+    /// # Errors
+    /// See [`UringSet::new`].
+    pub fn with_completions(
+        rings: usize,
+        table: u32,
+        completions_max: u32,
+        listeners: Vec<TcpListener>,
+        bell: RawFd,
+    ) -> io::Result<Self> {
+        let one = |_| One::new(table, completions_max, bell);
+        let rings = (0..rings.max(1)).map(one).collect::<io::Result<Vec<_>>>()?;
         let accept = || AcceptSlot {
             // SAFETY: sockaddr_storage is plain old data, for which all zeroes is a valid value (AF_UNSPEC).
             storage: unsafe { std::mem::zeroed() },
@@ -228,8 +244,9 @@ impl UringSet {
 }
 
 impl One {
-    fn new(table: u32, bell: RawFd) -> io::Result<Self> {
-        let completions = table.saturating_mul(2).clamp(2 * SUBMISSIONS, COMPLETIONS_MAX).next_power_of_two();
+    fn new(table: u32, completions_max: u32, bell: RawFd) -> io::Result<Self> {
+        let most = completions_max.clamp(COMPLETIONS_MIN, COMPLETIONS_MAX);
+        let completions = table.saturating_mul(2).clamp(COMPLETIONS_MIN, most).next_power_of_two();
         let mut uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()

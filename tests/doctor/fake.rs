@@ -121,7 +121,8 @@ impl Fake {
     pub fn apply(&mut self, mend: &Mend) {
         let line = mend.to_string();
         match mend.place() {
-            "in the configuration file" => self.set(&line),
+            "in the configuration file, above its first [section]" => self.set(&line),
+            "in the configuration file, below [limits]" => self.set(&format!("limits.{line}")),
             "in the unit, below [Service]" => self.limit(&line),
             "on the kernel's command line, then boot" => {
                 let buckets = line.strip_prefix("thash_entries=").unwrap();

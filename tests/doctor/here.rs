@@ -110,8 +110,8 @@ fn the_rings_of_the_configuration_turn_the_descriptors_green() {
     let short = limited("100000");
     assert_eq!(state(&short, "nofile"), "short");
     let lines = mends(&short["nofile"]);
-    let rings = lines.iter().find(|line| line.starts_with("limits.rings_per_shard = ")).unwrap();
-    fs::write(&config, format!("shards = 2\n{rings}\n")).unwrap();
+    let rings = lines.iter().find(|line| line.starts_with("rings_per_shard = ")).unwrap();
+    fs::write(&config, format!("shards = 2\n[limits]\n{rings}\n")).unwrap();
     assert_eq!(state(&limited("100000"), "nofile"), "ok");
 
     // And the unit's limit, as far as this process may go: the table of one ring for 5,000 sockets.

@@ -92,17 +92,14 @@ fn settings(prefix: &Prefix) -> Vec<String> {
 fn it_raises_what_is_too_low_and_nothing_else() {
     let prefix = Prefix::new();
     let said = prefix.run(&[]);
-    assert_eq!(prefix.sysctl("net/ipv4/ip_local_port_range"), "1024 65535");
+    assert_eq!(prefix.sysctl("net/ipv4/ip_local_port_range"), "10240 65535");
     assert_eq!(prefix.sysctl("net/ipv4/tcp_slow_start_after_idle"), "0");
     assert!(prefix.sysctl("net/ipv4/tcp_mem").split(' ').nth(1).unwrap().parse::<u64>().unwrap() > 1_500_000);
     assert_eq!(prefix.sysctl("net/core/somaxconn"), "131072", "what is more stays more");
     assert_eq!(prefix.sysctl("fs/file-max"), "9223372036854775807");
     let installed = prefix.read("etc/sysctl.d/99-spillgate.conf");
-    assert!(
-        installed.contains("\n# net.core.somaxconn = 65535   # this host has 131072, which is enough\n"),
-        "{installed}"
-    );
-    assert!(installed.contains("\nnet.ipv4.ip_local_port_range = 1024 65535\n"), "{installed}");
+    assert!(installed.contains("\nnet.core.somaxconn = 131072\n"), "{installed}");
+    assert!(installed.contains("\nnet.ipv4.ip_local_port_range = 10240 65535\n"), "{installed}");
     assert_eq!(
         prefix.read("etc/security/limits.d/99-spillgate.conf"),
         fs::read_to_string(tuning().join("limits.conf")).unwrap()
