@@ -64,9 +64,7 @@ pub fn check_host() -> Result<(), HostError> {
         return Err(HostError::Kernel(release.to_owned()));
     }
     if let Err((call, error)) = try_io_uring() {
-        let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let mend = mend(error.raw_os_error().unwrap_or(0), disabled.trim(), is_filtered(&status));
+        let mend = mend_here(error.raw_os_error().unwrap_or(0));
         return Err(HostError::IoUring { call, error, mend });
     }
     match limit(libc::RLIMIT_MEMLOCK) {
@@ -102,7 +100,7 @@ fn is_capable(status: &str, capability: u64) -> bool {
 /// Why a shard's ring could not be made, with what mends it.
 pub fn explain_ring(error: io::Error) -> io::Error {
     let Some(errno) = error.raw_os_error() else { return error };
-    io::Error::other(format!("its ring cannot be made ({error}): {}", mend(errno, "", false)))
+    io::Error::other(format!("its ring cannot be made ({error}): {}", mend_here(errno)))
 }
 
 /// Makes a ring as the shards do, and uses each of the three system calls once.
@@ -116,6 +114,13 @@ fn try_io_uring() -> Result<(), (&'static str, io::Error)> {
     pushed.map_err(|_| ("io_uring_setup", io::Error::other("a new queue is full")))?;
     ring.submit_and_wait(1).map_err(|error| ("io_uring_enter", error))?;
     Ok(())
+}
+
+/// The same as [`mend`], with what this host says.
+fn mend_here(errno: i32) -> String {
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    mend(errno, disabled.trim(), is_filtered(&status))
 }
 
 /// By whom io_uring was refused, and what to do about it. `disabled` is what the sysctl says, if there is one;
