@@ -3,6 +3,7 @@
 
 mod allowance;
 mod clock;
+mod intake;
 mod lines;
 mod moderation;
 mod pace;
@@ -10,6 +11,7 @@ mod spread;
 
 pub use allowance::Allowance;
 pub use clock::{Clock, Millis};
+pub use intake::Intake;
 pub use lines::Lines;
 pub use moderation::Moderation;
 pub use pace::Pace;

@@ -27,7 +27,7 @@ use crate::bus::{Demand, InboxReceiver, Outlet, ToShard, ToSource};
 use crate::config::Config;
 use crate::fanout::{Account, Channels, OutboxLimits, Run, Telling, Update};
 use crate::ids::{ChannelRef, ConnId, ShardId};
-use crate::lifecycle::{Allowance, Lines, Millis, Spread};
+use crate::lifecycle::{Allowance, Intake, Lines, Millis, Spread};
 use crate::metrics::{EndReason, ShardCounters, latency_histogram};
 use crate::sys::{Completion, Ring};
 use conn::Conns;
@@ -78,6 +78,7 @@ pub struct Shard<R: Ring> {
     /// An update that did not fit into this turn's run of its channel.
     carried: Option<(ChannelRef, Arc<Update>)>,
     to_read: VecDeque<ConnId>,
+    intake: Intake,
     to_flush: Vec<ConnId>,
     /// Those that are behind, each once (see [`Conn::listed`]); some may have caught up or left since.
     laggards: Vec<ConnId>,
@@ -154,6 +155,7 @@ impl<R: Ring> Shard<R> {
             retries: Spread::new(fastrand::u32(..)),
             carried: None,
             to_read: VecDeque::new(),
+            intake: Intake::default(),
             to_flush: Vec::new(),
             laggards: Vec::new(),
             too_slow: Vec::new(),

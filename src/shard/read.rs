@@ -8,6 +8,9 @@ use crate::metrics::EndReason;
 use crate::sys::{BufId, Op, Ring};
 use crate::wire::{self, Accept, ClientFrame, Flow, Request, proxy, request};
 
+/// What is answered costs a shard as much as so many bytes that are only taken in (measured: some 0.7 us).
+const COMMAND_BYTES: usize = 64;
+
 impl<R: Ring> Shard<R> {
     /// The watch has seen something.
     pub(super) fn readable(&mut self, id: ConnId, result: i32, more: bool) {
@@ -44,17 +47,26 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// Reads from as many as there are buffers.
+    /// Reads from as many as there are buffers, and as may be read in a turn; those that were paused have been read.
     pub(super) fn read_ready(&mut self) {
-        while self.ring.buffers_free() > 0
+        let mut reads = self.intake.next_reads();
+        while reads > 0
+            && self.ring.buffers_free() > 0
             && let Some(id) = self.to_read.pop_front()
         {
             let Some(conn) = self.conns.find(id) else { continue };
             conn.to_read = false;
-            if conn.state != State::Closing && !conn.paused && !conn.reading {
-                conn.reading = true;
-                self.arm(id, Op::Receive(id));
+            if conn.state == State::Closing || conn.paused || conn.reading {
+                continue;
             }
+            reads -= 1;
+            if conn.state == State::Open && conn.holds_frames() {
+                self.take_in_frames(id, &mut []);
+                self.read_later(id);
+                continue;
+            }
+            conn.reading = true;
+            self.arm(id, Op::Receive(id));
         }
     }
 
@@ -62,6 +74,7 @@ impl<R: Ring> Shard<R> {
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
         if result > 0 {
+            self.intake.took(result as usize);
             bytes.extend_from_slice(self.ring.buffer(buffer, result as usize));
         }
         self.ring.release(buffer);
@@ -186,7 +199,6 @@ impl<R: Ring> Shard<R> {
     pub(super) fn resume(&mut self, id: ConnId) {
         let Some(conn) = self.conns.find(id) else { return };
         conn.paused = false;
-        self.take_in_frames(id, &mut []);
         self.read_later(id);
     }
 
@@ -218,13 +230,18 @@ impl<R: Ring> Shard<R> {
         match frame {
             ClientFrame::Text(text) => {
                 self.counters.received += 1;
+                self.intake.took(COMMAND_BYTES);
                 self.take_text(id, text);
             }
             ClientFrame::Binary(_) => {
                 self.counters.received += 1;
+                self.intake.took(COMMAND_BYTES);
                 self.take_binary(id);
             }
-            ClientFrame::Ping(payload) => self.control(id, wire::pong_frame(payload)),
+            ClientFrame::Ping(payload) => {
+                self.intake.took(COMMAND_BYTES);
+                self.control(id, wire::pong_frame(payload));
+            }
             ClientFrame::Pong(payload) => self.ponged(id, payload),
             ClientFrame::Close { code, reason } => {
                 self.echo_close(id, code, reason);
@@ -273,6 +290,11 @@ impl<R: Ring> Shard<R> {
 }
 
 impl Conn {
+    /// Whether frames wait that were read before it was paused.
+    fn holds_frames(&self) -> bool {
+        matches!(&self.kept, Kept::Frames(partial) if partial.is_paused())
+    }
+
     /// Control frames that wait.
     pub(super) fn control_len(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.control_len())
