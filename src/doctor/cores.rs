@@ -45,8 +45,8 @@ fn judge_quota(plan: &Plan, host: &Host) -> Verdict {
     let groups = host.cgroups.cpu.iter();
     let groups = groups
         .map(|limit| (limit.cores, limit.file.clone(), Mend::Write(limit.file.clone(), limit.lifted_by.to_owned())));
-    let unit = host.unit.as_ref().and_then(|unit| Some((unit.cpu?, &unit.file)));
-    let unit = unit.map(|(cores, file)| (cores, format!("CPUQuota= of {file}"), Mend::Unit("CPUQuota=".into())));
+    let unit = host.unit.as_ref().and_then(|unit| Some((unit.cpu?, unit.said("CPUQuota"))));
+    let unit = unit.map(|(cores, said)| (cores, said, Mend::Unit("CPUQuota=".into())));
     let limits: Vec<_> = unit.into_iter().chain(groups).collect();
     let said = |limits: &[&(f64, String, Mend)]| {
         let each: Vec<_> = limits.iter().map(|(cores, place, _)| format!("{cores:.1} cores ({place})")).collect();

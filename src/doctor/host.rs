@@ -7,7 +7,7 @@ use crate::sys::{self, Cgroups};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 /// A host at one moment. What it does not show is missing here; what it hides is in [`Host::unread`] besides.
@@ -214,7 +214,7 @@ impl Root<'_> {
             Ok(text) if !text.trim().is_empty() => return Some(text),
             Ok(_) => "it is empty".to_owned(), // as a masked file of a container is
             Err(error) if error.kind() == ErrorKind::NotFound && self.shows(path) => return None,
-            Err(error) => error.to_string(),
+            Err(error) => reason(&error),
         };
         self.unread.borrow_mut().insert(path.to_owned(), why);
         None
@@ -228,7 +228,7 @@ impl Root<'_> {
                 _ => return self.quiet_names(path),
             },
             Err(error) if error.kind() == ErrorKind::NotFound && self.shows(path) => return Vec::new(),
-            Err(error) => error.to_string(),
+            Err(error) => reason(&error),
         };
         self.unread.borrow_mut().insert(path.to_owned(), why);
         Vec::new()
@@ -256,6 +256,12 @@ impl Root<'_> {
     fn exists(&self, path: &str) -> bool {
         self.at.join(path).exists()
     }
+}
+
+/// What an error says, without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
 }
 
 /// Bits of capabilities (linux/capability.h).

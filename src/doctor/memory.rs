@@ -43,11 +43,8 @@ fn judge_groups(plan: &Plan, host: &Host) -> Verdict {
     let value = needed.next_multiple_of(1 << 20);
     let groups = host.cgroups.memory.iter().flat_map(|group| &group.limits);
     let groups = groups.map(|(file, limit)| (*limit, file.clone(), Mend::Write(file.clone(), value.to_string())));
-    let unit =
-        host.unit.iter().flat_map(|unit| unit.memory.iter().map(move |(name, limit)| (name, *limit, &unit.file)));
-    let unit = unit.map(|(name, limit, file)| {
-        (limit, format!("{name}= of {file}"), Mend::Unit(format!("{name}={}M", value >> 20)))
-    });
+    let unit = host.unit.iter().flat_map(|unit| unit.memory.iter().map(move |(name, limit)| (unit, name, *limit)));
+    let unit = unit.map(|(unit, name, limit)| (limit, unit.said(name), Mend::Unit(format!("{name}={}M", value >> 20))));
     let limits: Vec<_> = unit.chain(groups).collect();
     let said = |limits: &[&(u64, String, Mend)]| {
         let each: Vec<_> = limits.iter().map(|(limit, place, _)| format!("{} ({place})", bytes(*limit))).collect();

@@ -46,8 +46,9 @@ pub fn ask(url: &str) -> RedisSeen {
         Err(error) => {
             // What Redis says may quote the password.
             let info = url.into_connection_info().ok();
+            let place = info.as_ref().map(|info| format!("{}: ", info.addr())).unwrap_or_default();
             let secret = info.and_then(|info| info.redis_settings().password().map(str::to_owned));
-            let said = error.to_string();
+            let said = format!("{place}{error}");
             RedisSeen::Away(match secret.filter(|secret| !secret.is_empty()) {
                 Some(secret) => said.replace(&secret, "***"),
                 None => said,
@@ -124,7 +125,7 @@ pub(super) const VERSION: Need = Need {
     sysctls: no_sysctls,
     judge: |_, host| match &host.redis {
         None => Verdict::Fine("none is configured: updates come by the publish API".into()),
-        Some(RedisSeen::Away(why)) => Verdict::Unknown(format!("it cannot be asked: {why}")),
+        Some(RedisSeen::Away(why)) => Verdict::Unknown(format!("it cannot be asked; {why}")),
         Some(RedisSeen::Here { version, .. }) => Verdict::Fine(version.clone()),
     },
 };

@@ -144,8 +144,8 @@ const MEMLOCK_OF_THE_UNIT: u64 = 64 << 20;
 /// Whose limit was judged, and what whoever asks has where that is another.
 fn whose(host: &Host, key: &str, unit: Option<Limit>, own: Option<String>) -> String {
     match (&host.unit, unit, own) {
-        (Some(unit), Some(_), Some(own)) => format!("{key}= of {}; this shell has {own}", unit.file),
-        (Some(unit), Some(_), None) => format!("{key}= of {}", unit.file),
+        (Some(unit), Some(_), Some(own)) => format!("{}; this shell has {own}", unit.said(key)),
+        (Some(unit), Some(_), None) => unit.said(key),
         (Some(unit), None, _) => format!("this shell's: {} sets none", unit.file),
         (None, ..) => "this shell's".to_owned(),
     }
@@ -245,6 +245,8 @@ pub(super) const NR_OPEN: Need = Need {
         match judge_nofile(plan, host) {
             Verdict::Unknown(why) if seen < needed => return Verdict::Unknown(why),
             nofile if seen >= needed || !nofile.is_short() => return Verdict::Fine(thousands(seen)),
+            // More rings are what helps there, not a higher limit.
+            _ if plan.rings() * sys::TABLE_MAX < plan.slots(host) => return Verdict::Fine(thousands(seen)),
             _ => {}
         }
         let mend = Mend::Sysctl("fs.nr_open", needed.to_string());

@@ -18,6 +18,8 @@ const NAME: &str = "spillgate.service";
 pub struct Unit {
     /// The file of the unit.
     pub file: String,
+    /// By setting the file that has the last word on it: the unit's, or a drop-in's.
+    pub set_in: BTreeMap<String, String>,
     /// RLIMIT_NOFILE, where it is set.
     pub nofile: Option<Limit>,
     /// RLIMIT_MEMLOCK in bytes, where it is set.
@@ -32,6 +34,13 @@ pub struct Unit {
     pub group: String,
 }
 
+impl Unit {
+    /// A setting with the file that makes it.
+    pub fn said(&self, key: &str) -> String {
+        format!("{key}= of {}", self.set_in.get(key).unwrap_or(&self.file))
+    }
+}
+
 /// The unit, if systemd runs here and knows one.
 pub(super) fn read(root: &Root, memory_total: Option<u64>) -> Option<Unit> {
     let (place, text) = PLACES.iter().find_map(|place| Some((place, root.quiet(&format!("{place}/{NAME}"))?)))?;
@@ -40,7 +49,11 @@ pub(super) fn read(root: &Root, memory_total: Option<u64>) -> Option<Unit> {
     }
     let mut unit = Unit { file: format!("/{place}/{NAME}"), ..Unit::default() };
     let mut slice = "system.slice".to_owned();
-    for (key, value) in std::iter::once(text).chain(drop_ins(root)).flat_map(|text| settings(&text)) {
+    let texts = std::iter::once((unit.file.clone(), text)).chain(drop_ins(root));
+    let all =
+        texts.flat_map(|(file, text)| settings(&text).into_iter().map(move |(key, value)| (file.clone(), key, value)));
+    for (file, key, value) in all {
+        unit.set_in.insert(key.clone(), file);
         let memory = |name: &'static str, unit: &mut Unit| match size(&value, memory_total) {
             Some(bytes) if bytes < u64::MAX => _ = unit.memory.insert(name, bytes),
             _ => _ = unit.memory.remove(name),
@@ -66,7 +79,7 @@ pub(super) fn read(root: &Root, memory_total: Option<u64>) -> Option<Unit> {
 
 /// Texts of the drop-ins, in the order of their names; of two with one name the first place's, and the unit's own before
 /// what is for all services.
-fn drop_ins(root: &Root) -> Vec<String> {
+fn drop_ins(root: &Root) -> Vec<(String, String)> {
     let mut files = BTreeMap::new();
     for directory in [format!("{NAME}.d"), "service.d".to_owned()] {
         for place in PLACES.map(|place| format!("{place}/{directory}")) {
@@ -76,7 +89,7 @@ fn drop_ins(root: &Root) -> Vec<String> {
             }
         }
     }
-    files.values().filter_map(|path| root.quiet(path)).collect()
+    files.values().filter_map(|path| Some((format!("/{path}"), root.quiet(path)?))).collect()
 }
 
 /// Keys and values below `[Service]`.
