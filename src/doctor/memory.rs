@@ -111,7 +111,8 @@ pub(super) const TCP_RMEM: Need = Need {
         // The default alone is changed: a smallest or largest size beside it stays, where it can.
         let least = least.clamp(1, RECEIVE_DEFAULT);
         let value = format!("{least} {RECEIVE_DEFAULT} {}", most.max(RECEIVE_DEFAULT));
-        let said = format!("default {}", thousands(default.max(0) as u64));
+        let lowered = if default > RECEIVE_DEFAULT { "; the line lowers it, and nothing else" } else { "" };
+        let said = format!("default {}{lowered}", bytes(default.max(0) as u64));
         Verdict::Short(said, vec![Mend::Sysctl("net.ipv4.tcp_rmem", value)])
     },
 };

@@ -1,8 +1,8 @@
 //! What a host must allow for a number of sockets, and whether it does: `spillgate doctor`.
 //!
 //! `figures` are the measured costs; `needs` is the table of what is needed, each with its formula, its reason and its
-//! source (told in `rings`, `memory`, `network`, `queues`, `cores` and `redis`); `host` reads what is there; `report` says
-//! it; `guide` writes the same table down as `tuning/`.
+//! source (told in `rings`, `memory`, `network`, `queues`, `cores` and `redis`); `host` reads what is there, and `unit` what
+//! systemd gives the gateway; `report` says it; `guide` writes the same table down as `tuning/`.
 //!
 //! Invariant: a judge is a pure function of plan and host, so that made-up hosts prove each of them; and no check calls
 //! something short that has no consequence for this plan.
