@@ -20,7 +20,7 @@ FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 BUILD_TOOLS := gcc:gcc git:git
 CLIENT_TOOLS := redis-server:redis-server redis-cli:redis-tools chromium:chromium node:nodejs npm:npm \
   haproxy:haproxy openssl:openssl systemd-analyze:systemd nm:binutils promtool:prometheus
-HOST_TOOLS := sysctl:procps prlimit:util-linux shellcheck:shellcheck
+HOST_TOOLS := sysctl:procps prlimit:util-linux shellcheck:shellcheck nft:nftables
 NET_TOOLS := ip:iproute2 tc:iproute2 ss:iproute2
 
 .PHONY: help

@@ -3,7 +3,7 @@
 use super::figures;
 use super::host::{Host, Network};
 use super::mend::Mend;
-use super::needs::{Need, Verdict, no_sysctls};
+use super::needs::{Need, Verdict, no_sysctls, not_told};
 use super::plan::Plan;
 use super::text::{cores, count};
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ pub(super) const SHARDS: Need = Need {
     sysctls: no_sysctls,
     judge: |plan, host| {
         if host.allowed.is_empty() {
-            return Verdict::Unknown("/proc/self/status does not tell the cores".into());
+            return not_told(host, "proc/self/status");
         }
         let (shards, allowed) = (plan.shards(host), host.allowed.len() as u64);
         let said = format!("{} on {}", count(shards, "shard"), count(allowed, "core"));
@@ -32,32 +32,48 @@ pub(super) const SHARDS: Need = Need {
 pub(super) const QUOTA: Need = Need {
     id: "cgroup_cpu",
     what: "the control group's CPU limit",
-    needed: "none, or a core for each shard",
+    needed: "none, or a core for each shard, of the gateway's group and of each above it",
     why: "once it is used up every shard stands still until the next period: up to 0.1 s, again and again",
     source: "kernel: scheduler/sched-bwc",
     undo: "the earlier limit (CPUQuota= of the unit, or the container's)",
     sysctls: no_sysctls,
-    judge: |plan, host| {
-        let Some((file, seen, lifted_by)) = &host.cgroup.cpu else { return Verdict::Fine("no limit".into()) };
-        let said = format!("{seen:.1} cores, {} shards", plan.shards(host));
-        if *seen >= plan.shards(host) as f64 {
-            return Verdict::Fine(said);
-        }
-        Verdict::Short(said, vec![Mend::Write(file.clone(), (*lifted_by).to_owned())])
-    },
+    judge: judge_quota,
 };
+
+fn judge_quota(plan: &Plan, host: &Host) -> Verdict {
+    let shards = plan.shards(host);
+    let groups = host.cgroups.cpu.iter();
+    let groups = groups
+        .map(|limit| (limit.cores, limit.file.clone(), Mend::Write(limit.file.clone(), limit.lifted_by.to_owned())));
+    let unit = host.unit.as_ref().and_then(|unit| Some((unit.cpu?, unit.said("CPUQuota"))));
+    let unit = unit.map(|(cores, said)| (cores, said, Mend::Unit("CPUQuota=".into())));
+    let limits: Vec<_> = unit.into_iter().chain(groups).collect();
+    let said = |limits: &[&(f64, String, Mend)]| {
+        let each: Vec<_> = limits.iter().map(|(cores, place, _)| format!("{cores:.1} cores ({place})")).collect();
+        format!("{}; needed: {}", each.join(", "), count(shards, "core"))
+    };
+    let tight: Vec<_> = limits.iter().filter(|(cores, ..)| *cores < shards as f64).collect();
+    match (limits.iter().min_by(|one, other| one.0.total_cmp(&other.0)), &host.cgroups.cpu_unread) {
+        _ if !tight.is_empty() => Verdict::Short(said(&tight), tight.iter().map(|(.., mend)| mend.clone()).collect()),
+        (_, Some(why)) => Verdict::Unknown(why.clone()),
+        (Some(least), None) => Verdict::Fine(said(&[least])),
+        (None, None) => Verdict::Fine("no limit".into()),
+    }
+}
 
 pub(super) const GOVERNOR: Need = Need {
     id: "governor",
     what: "the cores' frequency governor",
     needed: "performance",
     why: "the others lower the frequency between updates, and the first turn after silence is slow",
-    source: "kernel: admin-guide/pm/cpufreq; measured: an update after silence costs 1 to 2 us more a socket (docs/measurements.md)",
+    source: "kernel: admin-guide/pm/cpufreq; not measured: our machine has no governor",
     undo: "`echo schedutil | tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor`, or the earlier one",
     sysctls: no_sysctls,
     judge: |_, host| {
         let slow: Vec<_> = host.cores.iter().filter(|core| core.governor != "performance").collect();
+        let unread = host.unread("sys/devices/system/cpu");
         match (host.cores.is_empty(), slow.first()) {
+            (_, None) if unread.is_some() => Verdict::Unknown(unread.unwrap_or_default()),
             (true, _) => Verdict::Fine("the frequency is not ours to govern here".into()),
             (false, None) => Verdict::Fine("performance".into()),
             (false, Some(first)) => {
@@ -74,7 +90,7 @@ pub(super) const PACKETS: Need = Need {
     what: "cores that take packets in (interrupts and rps_cpus)",
     needed: "more than one, or one that no shard has, from 100,000 sockets on",
     why: "one shard's core does every client's part of TCP, and its clients get their updates late",
-    source: "kernel: networking/scaling; measured at 130,000 sockets: 22.2 and 23.6 us a delivery, with the packets elsewhere 16.6 and 16.9 (docs/benchmarks.md)",
+    source: "kernel: networking/scaling; measured at 1,200,000 sockets: 21.7 us a delivery, with the packets elsewhere 13.1 (docs/benchmarks.md)",
     undo: "`echo 0 | tee /sys/class/net/DEVICE/queues/rx-*/rps_cpus`",
     sysctls: no_sysctls,
     judge: judge_packets,
@@ -88,7 +104,14 @@ fn judge_packets(plan: &Plan, host: &Host) -> Verdict {
         return Verdict::Fine("any will do for this number of sockets and cores".into());
     }
     if host.networks.is_empty() {
-        return Verdict::Unknown("no network device of hardware is seen from here; ask on the host itself".into());
+        let why = "no network device of hardware is seen from here; ask on the host itself";
+        return Verdict::Unknown(host.unread("sys/class/net").unwrap_or_else(|| why.into()));
+    }
+    if let Some(dark) =
+        host.networks.iter().find(|network| network.steered.is_empty() && network.interrupted.is_empty())
+    {
+        let why = format!("which cores take the interrupts of {} is not shown", dark.name);
+        return Verdict::Unknown(host.unread("proc/irq").unwrap_or(why));
     }
     let shards: BTreeSet<usize> = host.allowed.iter().copied().take(plan.shards(host) as usize).collect();
     let spare: BTreeSet<usize> = host.allowed.difference(&shards).copied().collect();
@@ -114,7 +137,7 @@ fn is_crowded(network: &Network, shards: &BTreeSet<usize>) -> bool {
         return network.steered.len() < 2 && !network.steered.is_disjoint(shards);
     }
     let cores = network.interrupted.len().min(network.queues);
-    cores < 2 && (network.interrupted.is_empty() || !network.interrupted.is_disjoint(shards))
+    cores < 2 && !network.interrupted.is_disjoint(shards)
 }
 
 /// Cores as the kernel reads them: hexadecimal words of 32 bits, the highest first.

@@ -26,11 +26,11 @@ macro_rules! figures {
 
 figures! {
     /// User memory of one socket.
-    USER_BYTES = 226, "bytes", "the gateway's own memory, a socket",
-        "measured: 223 to 226 at 1.2 and 2 million sockets (docs/benchmarks.md)";
+    USER_BYTES = 227, "bytes", "the gateway's own memory, a socket",
+        "measured: 223 to 227 at 1.2 and 2 million sockets (docs/capacity.md)";
     /// Kernel memory of one end of a connection that is silent.
     KERNEL_BYTES = 4_085, "bytes", "the kernel's memory, a silent socket",
-        "socket, inode, file, directory entry and armed poll in the slabs of Linux 6.18; measured: 6,529 to 6,984 for both ends of a connection (docs/benchmarks.md)";
+        "socket, inode, file, directory entry and armed poll in the slabs of Linux 6.18; measured: 6,529 to 6,727 for both ends of a connection (docs/capacity.md)";
     /// What a socket that never reads takes of TCP's memory.
     STALLED_TCP_BYTES = 14_438, "bytes", "TCP's memory, a socket that does not read",
         "measured: 11.5 to 14.1 KiB, not growing (docs/measurements-slow.md)";
@@ -38,8 +38,8 @@ figures! {
     STALLED_BYTES = 15_770, "bytes", "the host's memory, a socket that does not read",
         "measured: 15.4 KiB, not growing (docs/measurements-slow.md)";
     /// User memory of a socket that is behind: its outbox.
-    OUTBOX_BYTES = 733, "bytes", "the gateway's outbox, a socket that does not read",
-        "measured: 88 MB for 120,000 of them (docs/benchmarks.md)";
+    OUTBOX_BYTES = 455, "bytes", "the gateway's outbox, a socket that does not read",
+        "measured: 54.6 MB for 120,000 of them (docs/benchmarks.md)";
     /// The unit in which the kernel charges TCP's memory.
     PAGE_BYTES = 4_096, "bytes", "what TCP is charged for one update on its way to one socket, however small",
         "the kernel charges whole pages (net/core/sock.c, sk_mem_schedule; x86-64)";
@@ -48,19 +48,19 @@ figures! {
         "65,536 completions of 16 bytes, 2,048 requests of 64 (src/sys/uring.rs)";
     /// Everything else that the process holds.
     PROCESS_BYTES = 67_108_864, "bytes", "the process without a socket, at most",
-        "measured: 13 to 17 MB after storms and bursts (docs/measurements.md), and room for the queues of a burst";
+        "measured: 13.0 MB after a burst, 16.9 after storms (docs/measurements.md), and room for the queues of a burst";
     /// How many connections a shard takes in a second.
     ACCEPTS_PER_S = 50_000, "connections", "what one shard can accept in a second",
-        "measured: 20 us of a core to accept and answer one, two million of them";
+        "measured: 20 us of a core to accept and answer one, two million of them (docs/capacity.md)";
     /// How often one proxy address reaches one of ours.
     PORTS_PER_PROXY = 64_000, "connections", "from one proxy address to one listen address",
         "a TCP connection is told by its addresses and ports: 1,024 to 65,535, but for ports in use";
     /// How many connections may share one place of a table.
     PER_BUCKET_MAX = 2, "connections", "in one bucket of the kernel's table, at most",
-        "measured: at nine the p99 of deliveries was 4.7 s and a quarter of the server's time went to the look-ups; below one 0.2 to 0.9 s (docs/benchmarks.md); two is a choice between";
+        "measured: with 2,400,000 ends in 262,144 buckets, nine in each, the p99 of deliveries was 4.7 s and a quarter of the CPU went to the look-ups; in a larger table 13.4 ms (docs/benchmarks.md); two is a choice between";
     /// From which number of sockets on it matters which cores take packets in.
     STEER_FROM = 100_000, "sockets", "from here on it shows which cores take packets in",
-        "measured at 130,000: 22.2 and 23.6 us a delivery with the packets on the shard's core, 16.6 and 16.9 without (docs/benchmarks.md)";
+        "measured at 1,200,000: 21.7 us a delivery with the packets on the shard's core, 13.1 without (docs/benchmarks.md); where it begins is a choice";
     /// What a connection tracker keeps of closed connections besides.
     CLOSED_TRACKED_PERCENT = 25, "percent", "closed connections that conntrack still holds",
         "an allowance: the kernel keeps each for 120 s (nf_conntrack_tcp_timeout_time_wait)";

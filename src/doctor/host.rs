@@ -1,27 +1,39 @@
 //! What a host shows of itself, read once: below any root, so that made-up hosts can be read too.
 
-use super::cgroup::{self, Cgroup};
 use super::needs;
 use super::redis::RedisSeen;
-use crate::sys;
+use super::unit::{self, Unit};
+use crate::sys::{self, Cgroups};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
-/// A host at one moment. What it does not show is missing here, which is no error.
+/// A host at one moment. What it does not show is missing here; what it hides is in [`Host::unread`] besides.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Kernel settings by their names, as they are read.
     pub sysctls: BTreeMap<&'static str, String>,
+    /// Files that could not be read, and why; not those that this kernel does not have.
+    pub unread: BTreeMap<String, String>,
+    /// Whether systemd runs this host.
+    pub has_systemd: bool,
+    /// The unit by which systemd runs the gateway here, if one is installed.
+    pub unit: Option<Unit>,
     /// RLIMIT_NOFILE of whoever asks.
     pub nofile: Option<Limit>,
-    /// RLIMIT_MEMLOCK, in bytes.
+    /// RLIMIT_MEMLOCK of whoever asks, in bytes.
     pub memlock: Option<Limit>,
+    /// Whether whoever asks may raise limits beyond the hard ones (CAP_SYS_RESOURCE).
+    pub may_raise: bool,
+    /// Whether whoever asks locks what memory it likes (CAP_IPC_LOCK).
+    pub may_lock: bool,
     /// The mode of seccomp that we run under: 0 is none, 2 a filter.
     pub seccomp: Option<u64>,
     /// The groups that we are in.
     pub groups: Vec<u64>,
-    /// Cores that we may run on.
+    /// Cores that the gateway may run on.
     pub allowed: BTreeSet<usize>,
     /// Whether transparent huge pages are on for this very process (Linux 6.0 and newer tell).
     pub thp_here: Option<bool>,
@@ -37,8 +49,8 @@ pub struct Host {
     pub cores: Vec<Core>,
     /// Network devices of hardware.
     pub networks: Vec<Network>,
-    /// The limits of the control groups that we are in.
-    pub cgroup: Cgroup,
+    /// The control groups that the gateway is in.
+    pub cgroups: Cgroups,
     /// What was tried of io_uring.
     pub ring: RingProbe,
     /// The Redis of the configuration; none if there is none in it.
@@ -110,31 +122,65 @@ impl RingProbe {
 }
 
 impl Host {
-    /// Reads `proc` and `sys` below `root`: `/` for this host.
+    /// Reads `proc` and `sys` below `root` (`/` for this host), for a gateway that is yet to be started: by the unit that is
+    /// installed, or else by whoever asks.
     pub fn read(root: &Path, ring: RingProbe, redis: Option<RedisSeen>) -> Self {
-        let root = Root(root);
+        Self::read_for(root, ring, redis, true)
+    }
+
+    /// The same for this very process, which has its limits already.
+    pub fn read_for_this_process(root: &Path, ring: RingProbe) -> Self {
+        Self::read_for(root, ring, None, false)
+    }
+
+    fn read_for(root: &Path, ring: RingProbe, redis: Option<RedisSeen>, by_unit: bool) -> Self {
+        let root = Root { at: root, unread: RefCell::default() };
         let status = root.text("proc/self/status").unwrap_or_default();
         let field = |name: &str| field(&status, name);
         let limits = root.text("proc/self/limits").unwrap_or_default();
+        let memory = root.text("proc/meminfo").unwrap_or_default();
         let sysctl = |name: &&'static str| Some((*name, root.text(&sysctl_path(name))?.trim().replace('\t', " ")));
-        Self {
+        let has_systemd = root.exists("run/systemd/system");
+        let unit = (by_unit && has_systemd).then(|| unit::read(&root, kilobytes(&memory, "MemTotal"))).flatten();
+        let mut allowed = field("Cpus_allowed_list").map(core_list).unwrap_or_default();
+        let (cgroups, own) = match &unit {
+            Some(unit) => (Cgroups::read_of(root.at, &unit.group), unit.cores.clone()),
+            None => (Cgroups::read(root.at), None),
+        };
+        if let Some(own) = own {
+            allowed.clone_from(&own);
+        }
+        let mut host = Self {
             sysctls: needs::SYSCTLS.iter().filter_map(sysctl).collect(),
             nofile: limit(&limits, "Max open files"),
             memlock: limit(&limits, "Max locked memory"),
+            may_raise: capable(field("CapEff"), CAP_SYS_RESOURCE),
+            may_lock: capable(field("CapEff"), CAP_IPC_LOCK),
             seccomp: field("Seccomp").and_then(|mode| mode.parse().ok()),
             groups: ["Gid", "Groups"].iter().filter_map(|name| field(name)).flat_map(numbers).collect(),
-            allowed: field("Cpus_allowed_list").map(core_list).unwrap_or_default(),
+            allowed,
             thp_here: field("THP_enabled").map(|enabled| enabled != "0"),
-            thp: root.text("sys/kernel/mm/transparent_hugepage/enabled").as_deref().and_then(chosen),
-            memory_available: root.text("proc/meminfo").as_deref().and_then(available),
+            thp: root.text("sys/kernel/mm/transparent_hugepage/enabled").as_deref().map(chosen),
+            memory_available: kilobytes(&memory, "MemAvailable"),
             orphans: root.text("proc/net/sockstat").as_deref().and_then(orphans),
-            softnet: root.text("proc/net/softnet_stat").map(|text| softnet(&text)),
+            softnet: root.text("proc/net/softnet_stat").and_then(|text| softnet(&text)),
             cores: cores(&root),
             networks: networks(&root),
-            cgroup: cgroup::read(&root),
+            has_systemd,
+            unit,
+            cgroups,
             ring,
             redis,
-        }
+            unread: BTreeMap::new(),
+        };
+        host.unread = root.unread.into_inner();
+        host
+    }
+
+    /// What is said of files that could not be read: those whose path begins so.
+    pub fn unread(&self, path: &str) -> Option<String> {
+        let (file, why) = self.unread.range(path.to_owned()..).next().filter(|(file, _)| file.starts_with(path))?;
+        Some(format!("cannot read /{file}: {why}"))
     }
 
     /// A kernel setting as it is read.
@@ -155,25 +201,75 @@ impl Host {
     }
 }
 
-/// The place below which everything is read.
-pub(super) struct Root<'a>(&'a Path);
+/// The place below which everything is read. What cannot be read is noted, where it is not simply a thing that this kernel
+/// does not have.
+pub(super) struct Root<'a> {
+    at: &'a Path,
+    unread: RefCell<BTreeMap<String, String>>,
+}
 
 impl Root<'_> {
     pub(super) fn text(&self, path: &str) -> Option<String> {
-        fs::read_to_string(self.0.join(path)).ok()
+        let why = match fs::read_to_string(self.at.join(path)) {
+            Ok(text) if !text.trim().is_empty() => return Some(text),
+            Ok(_) => "it is empty".to_owned(), // as a masked file of a container is
+            Err(error) if error.kind() == ErrorKind::NotFound && self.shows(path) => return None,
+            Err(error) => reason(&error),
+        };
+        self.unread.borrow_mut().insert(path.to_owned(), why);
+        None
     }
 
     /// Names in a directory, in order.
-    pub(super) fn names(&self, path: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.0.join(path)) else { return Vec::new() };
+    fn names(&self, path: &str) -> Vec<String> {
+        let why = match fs::read_dir(self.at.join(path)) {
+            Ok(entries) => match entries.count() {
+                0 => "it is empty".to_owned(),
+                _ => return self.quiet_names(path),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound && self.shows(path) => return Vec::new(),
+            Err(error) => reason(&error),
+        };
+        self.unread.borrow_mut().insert(path.to_owned(), why);
+        Vec::new()
+    }
+
+    /// Whether what is not there is missing because the kernel does not have it: its surroundings are shown.
+    fn shows(&self, path: &str) -> bool {
+        let end = path.match_indices('/').nth(2).map_or(0, |(at, _)| at);
+        end > 0 && !self.quiet_names(&path[..end]).is_empty()
+    }
+
+    /// A file that nothing is wrong with where it is not there.
+    pub(super) fn quiet(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.at.join(path)).ok()
+    }
+
+    /// The same of a directory.
+    pub(super) fn quiet_names(&self, path: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.at.join(path)) else { return Vec::new() };
         let mut names: Vec<_> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         names
     }
 
-    pub(super) fn exists(&self, path: &str) -> bool {
-        self.0.join(path).exists()
+    fn exists(&self, path: &str) -> bool {
+        self.at.join(path).exists()
     }
+}
+
+/// What an error says, without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
+}
+
+/// Bits of capabilities (linux/capability.h).
+const CAP_IPC_LOCK: u32 = 14;
+const CAP_SYS_RESOURCE: u32 = 24;
+
+fn capable(mask: Option<&str>, bit: u32) -> bool {
+    mask.and_then(|hex| u64::from_str_radix(hex, 16).ok()).is_some_and(|mask| mask >> bit & 1 == 1)
 }
 
 /// The file of a kernel setting, below the root.
@@ -217,14 +313,15 @@ fn core_mask(text: &str) -> BTreeSet<usize> {
     cores.collect()
 }
 
-/// The choice that stands in brackets: `always [madvise] never`.
-fn chosen(text: &str) -> Option<String> {
-    let (_, rest) = text.split_once('[')?;
-    Some(rest.split_once(']')?.0.to_owned())
+/// The choice that stands in brackets: `always [madvise] never`; without any all of it.
+fn chosen(text: &str) -> String {
+    let choice = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    choice.map_or(text.trim(), |(choice, _)| choice).to_owned()
 }
 
-fn available(meminfo: &str) -> Option<u64> {
-    let kilobytes = field(meminfo, "MemAvailable")?.split_ascii_whitespace().next()?;
+/// A line of `/proc/meminfo`, in bytes.
+fn kilobytes(meminfo: &str, name: &str) -> Option<u64> {
+    let kilobytes = field(meminfo, name)?.split_ascii_whitespace().next()?;
     kilobytes.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }
 
@@ -235,15 +332,15 @@ fn orphans(sockstat: &str) -> Option<u64> {
 }
 
 /// A line a core: processed, dropped, squeezed and more, in hexadecimal.
-fn softnet(text: &str) -> Softnet {
+fn softnet(text: &str) -> Option<Softnet> {
     let mut all = Softnet::default();
-    for line in text.lines() {
-        let mut words = line.split_ascii_whitespace().map(|word| u64::from_str_radix(word, 16).unwrap_or(0));
-        all.processed += words.next().unwrap_or(0);
-        all.dropped += words.next().unwrap_or(0);
-        all.squeezed += words.next().unwrap_or(0);
+    for line in text.trim_end().lines() {
+        let mut words = line.split_ascii_whitespace().map(|word| u64::from_str_radix(word, 16).ok());
+        all.processed += words.next()??;
+        all.dropped += words.next()??;
+        all.squeezed += words.next()??;
     }
-    all
+    Some(all)
 }
 
 fn cores(root: &Root) -> Vec<Core> {
@@ -266,19 +363,14 @@ fn network(root: &Root, device: &str, name: String) -> Network {
     let queues: Vec<_> = root.names(&format!("{device}/queues")).into_iter().filter(|q| q.starts_with("rx-")).collect();
     let steered = queues.iter().filter_map(|queue| root.text(&format!("{device}/queues/{queue}/rps_cpus")));
     // A virtio device has its interrupts at the bus device above it.
-    let interrupts = ["device/msi_irqs", "device/../msi_irqs"].map(|place| root.names(&format!("{device}/{place}")));
+    let interrupts = ["device/msi_irqs", "device/../msi_irqs"].map(|at| root.quiet_names(&format!("{device}/{at}")));
     let taken_by = |interrupt: &String| {
         ["effective_affinity_list", "smp_affinity_list"]
             .iter()
-            .find_map(|list| root.text(&format!("proc/irq/{interrupt}/{list}")).filter(|text| !text.trim().is_empty()))
+            .find_map(|list| root.text(&format!("proc/irq/{interrupt}/{list}")))
     };
     let interrupted = interrupts.iter().flatten().filter_map(taken_by).flat_map(|list| core_list(&list)).collect();
     Network { name, queues: queues.len(), interrupted, steered: steered.flat_map(|mask| core_mask(&mask)).collect() }
-}
-
-/// The path of a kernel's file as it is named on the host itself.
-pub(super) fn on_host(path: &str) -> String {
-    PathBuf::from("/").join(path).display().to_string()
 }
 
 #[cfg(test)]
@@ -296,11 +388,14 @@ mod tests {
         assert_eq!(Vec::from_iter(core_list("0-2,8\n")), [0, 1, 2, 8]);
         assert_eq!(Vec::from_iter(core_mask("8,00000001,80000002\n")), [1, 31, 32, 67]);
         assert_eq!(Vec::from_iter(core_mask("0\n")), [0; 0]);
-        assert_eq!(chosen("always [madvise] never\n").as_deref(), Some("madvise"));
-        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   1024 kB\n"), Some(1 << 20));
+        assert_eq!(chosen("always [madvise] never\n"), "madvise");
+        assert_eq!(kilobytes("MemTotal: 9 kB\nMemAvailable:   1024 kB\n", "MemAvailable"), Some(1 << 20));
         assert_eq!(orphans("sockets: used 16\nTCP: inuse 1 orphan 7 tw 4 alloc 1 mem 406\n"), Some(7));
         let two = softnet("0000000a 00000001 00000002 0 0\n00000010 00000000 00000001 0 0\n");
-        assert_eq!(two, Softnet { processed: 26, dropped: 1, squeezed: 3 });
+        assert_eq!(two, Some(Softnet { processed: 26, dropped: 1, squeezed: 3 }));
+        assert_eq!(softnet("what is this?"), None);
         assert_eq!(Vec::from_iter(numbers("4 24 x")), [4, 24]);
+        assert!(capable(Some("0000000000004000"), CAP_IPC_LOCK) && !capable(Some("4000"), CAP_SYS_RESOURCE));
+        assert!(!capable(None, CAP_IPC_LOCK));
     }
 }

@@ -1,23 +1,24 @@
 //! Needs of memory: the host's, the control group's, TCP's.
 
 use super::figures;
+use super::host::Host;
 use super::mend::Mend;
-use super::needs::{Need, UNDO_SYSCTL, Verdict, as_mends, no_sysctls, not_shown};
+use super::needs::{Need, UNDO_SYSCTL, Verdict, as_mends, at_least, no_sysctls, not_shown, not_told};
 use super::plan::Plan;
 use super::text::{bytes, thousands};
 
 pub(super) const AVAILABLE: Need = Need {
     id: "memory",
     what: "free memory (MemAvailable)",
-    needed: "N x (226 + 4,085) bytes, and 16,503 more for each socket that does not read, 1.25 MiB a ring, 64 MiB",
+    needed: "N x (227 + 4,085) bytes, and 16,225 more for each socket that does not read, 1.25 MiB a ring, 64 MiB",
     why: "the kernel ends the gateway, or another process, when memory is out",
     source: "measured: see the table of figures; a gateway that runs here already has taken its part",
     undo: "nothing to undo",
     sysctls: no_sysctls,
     judge: |plan, host| {
-        let Some(seen) = host.memory_available else { return Verdict::Unknown("/proc/meminfo does not tell".into()) };
+        let Some(seen) = host.memory_available else { return not_told(host, "proc/meminfo") };
         let needed = plan.memory(host);
-        let said = format!("{}, {} are needed", bytes(seen), bytes(needed));
+        let said = format!("{}; needed: {}", bytes(seen), bytes(needed));
         if seen >= needed {
             return Verdict::Fine(said);
         }
@@ -29,21 +30,34 @@ pub(super) const AVAILABLE: Need = Need {
 pub(super) const CGROUP: Need = Need {
     id: "cgroup_memory",
     what: "the control group's memory limit",
-    needed: "the same as of free memory: sockets of the kernel are charged to the group too",
-    why: "the kernel ends the gateway at it, however much memory the host has",
-    source: "kernel: admin-guide/cgroup-v2, memory.max",
-    undo: "the earlier limit (MemoryMax= of the unit, or the container's)",
+    needed: "the same as of free memory, in memory.max and memory.high of the gateway's group and of each above it: sockets of the kernel are charged to them too",
+    why: "at memory.max the kernel ends the gateway, above memory.high it holds it up, however much memory the host has",
+    source: "kernel: admin-guide/cgroup-v2",
+    undo: "the earlier limit (MemoryMax=, MemoryHigh= of the unit, or the container's)",
     sysctls: no_sysctls,
-    judge: |plan, host| {
-        let Some((file, seen)) = &host.cgroup.memory else { return Verdict::Fine("no limit".into()) };
-        let needed = plan.memory(host);
-        let said = format!("{}, {} are needed", bytes(*seen), bytes(needed));
-        if *seen >= needed {
-            return Verdict::Fine(said);
-        }
-        Verdict::Short(said, vec![Mend::Write(file.clone(), needed.next_multiple_of(1 << 20).to_string())])
-    },
+    judge: judge_groups,
 };
+
+fn judge_groups(plan: &Plan, host: &Host) -> Verdict {
+    let needed = plan.memory(host);
+    let value = needed.next_multiple_of(1 << 20);
+    let groups = host.cgroups.memory.iter().flat_map(|group| &group.limits);
+    let groups = groups.map(|(file, limit)| (*limit, file.clone(), Mend::Write(file.clone(), value.to_string())));
+    let unit = host.unit.iter().flat_map(|unit| unit.memory.iter().map(move |(name, limit)| (unit, name, *limit)));
+    let unit = unit.map(|(unit, name, limit)| (limit, unit.said(name), Mend::Unit(format!("{name}={}M", value >> 20))));
+    let limits: Vec<_> = unit.chain(groups).collect();
+    let said = |limits: &[&(u64, String, Mend)]| {
+        let each: Vec<_> = limits.iter().map(|(limit, place, _)| format!("{} ({place})", bytes(*limit))).collect();
+        format!("{}; needed: {}", each.join(", "), bytes(needed))
+    };
+    let tight: Vec<_> = limits.iter().filter(|(limit, ..)| *limit < needed).collect();
+    match (limits.iter().min_by_key(|(limit, ..)| *limit), &host.cgroups.memory_unread) {
+        _ if !tight.is_empty() => Verdict::Short(said(&tight), tight.iter().map(|(.., mend)| mend.clone()).collect()),
+        (_, Some(why)) => Verdict::Unknown(why.clone()),
+        (Some(least), None) => Verdict::Fine(said(&[least])),
+        (None, None) => Verdict::Fine("no limit".into()),
+    }
+}
 
 pub(super) const TCP_MEM: Need = Need {
     id: "tcp_mem",
@@ -60,12 +74,12 @@ pub(super) const TCP_MEM: Need = Need {
     },
     judge: |plan, host| {
         let Some(&[_, pressure, _]) = host.numbers("net.ipv4.tcp_mem").as_deref() else {
-            return not_shown("net.ipv4.tcp_mem");
+            return not_shown(host, "net.ipv4.tcp_mem");
         };
         let pressure = pressure.max(0) as u64;
         let (stalled, idle) = plan.tcp_pages();
         let said = format!(
-            "pressure at {}; {} are needed with nobody stalled, {} with {} stalled",
+            "pressure at {} pages; needed: {} with nobody stalled, {} with {} stalled",
             thousands(pressure),
             thousands(idle),
             thousands(stalled),
@@ -74,7 +88,7 @@ pub(super) const TCP_MEM: Need = Need {
         if pressure >= stalled.max(idle) {
             return Verdict::Fine(said);
         }
-        Verdict::Short(said, as_mends((TCP_MEM.sysctls)(plan, host)))
+        Verdict::Short(said, as_mends(host, (TCP_MEM.sysctls)(plan, host)))
     },
 };
 
@@ -88,19 +102,23 @@ pub(super) const TCP_RMEM: Need = Need {
     sysctls: no_sysctls,
     judge: |_, host| {
         let Some(&[least, default, most]) = host.numbers("net.ipv4.tcp_rmem").as_deref() else {
-            return not_shown("net.ipv4.tcp_rmem");
+            return not_shown(host, "net.ipv4.tcp_rmem");
         };
         let fine = figures::RECEIVE_DEFAULT_MIN.value as i64..=figures::RECEIVE_DEFAULT_MAX.value as i64;
         if fine.contains(&default) {
             return Verdict::Fine(format!("default {}", bytes(default as u64)));
         }
-        let value = format!("{} 131072 {}", least.clamp(1, 4096), most.max(131_072));
-        Verdict::Short(
-            format!("default {}", thousands(default.max(0) as u64)),
-            vec![Mend::Sysctl("net.ipv4.tcp_rmem", value)],
-        )
+        // The default alone is changed: a smallest or largest size beside it stays, where it can.
+        let least = least.clamp(1, RECEIVE_DEFAULT);
+        let value = format!("{least} {RECEIVE_DEFAULT} {}", most.max(RECEIVE_DEFAULT));
+        let lowered = if default > RECEIVE_DEFAULT { "; the line lowers it, and nothing else" } else { "" };
+        let said = format!("default {}{lowered}", bytes(default.max(0) as u64));
+        Verdict::Short(said, vec![Mend::Sysctl("net.ipv4.tcp_rmem", value)])
     },
 };
+
+/// The kernel's own (net/ipv4/tcp.c, tcp_init).
+const RECEIVE_DEFAULT: i64 = 131_072;
 
 /// Windows of critical updates that may be on their way to a client that reads (docs/ARCHITECTURE.md).
 const WINDOWS: u64 = 4;
@@ -120,14 +138,14 @@ pub(super) const TCP_WMEM: Need = Need {
     sysctls: no_sysctls,
     judge: |plan, host| {
         let Some(&[least, default, most]) = host.numbers("net.ipv4.tcp_wmem").as_deref() else {
-            return not_shown("net.ipv4.tcp_wmem");
+            return not_shown(host, "net.ipv4.tcp_wmem");
         };
         let needed = send_buffer(plan);
         if most.max(0) as u64 >= needed {
             return Verdict::Fine(format!("up to {}", bytes(most as u64)));
         }
-        let said = format!("up to {}, {} are needed", bytes(most.max(0) as u64), bytes(needed));
-        let value = format!("{least} {default} {}", needed.max(4 << 20));
+        let said = format!("up to {}; needed: {}", bytes(most.max(0) as u64), bytes(needed));
+        let value = at_least(host, "net.ipv4.tcp_wmem", &format!("{least} {default} {}", needed.max(4 << 20)));
         Verdict::Short(said, vec![Mend::Sysctl("net.ipv4.tcp_wmem", value)])
     },
 };
@@ -135,9 +153,9 @@ pub(super) const TCP_WMEM: Need = Need {
 pub(super) const NOTSENT_LOWAT: Need = Need {
     id: "notsent_lowat",
     what: "unsent bytes in the kernel (tcp_notsent_lowat)",
-    needed: "anything: Spillgate sets TCP_NOTSENT_LOWAT=1 on its sockets",
+    needed: "anything: Spillgate sets TCP_NOTSENT_LOWAT=1 on its sockets (src/sys/listener.rs)",
     why: "with the kernel's default a stalled client keeps megabytes there",
-    source: "measured: 2.8 to 3.9 MB with the defaults, 6 KB with 1 (src/sys/listener.rs sets it)",
+    source: "measured: TCP's memory of a stalled socket 377 to 391 KB at servers that do not set it, 11 KB with 1 (docs/benchmarks.md)",
     undo: "nothing to undo",
     sysctls: no_sysctls,
     judge: |_, _| Verdict::Fine("set by Spillgate for each socket, whatever the host says".into()),
@@ -152,13 +170,15 @@ pub(super) const ORPHANS: Need = Need {
     undo: UNDO_SYSCTL,
     sysctls: no_sysctls,
     judge: |_, host| {
-        let Some(most) = host.number("net.ipv4.tcp_max_orphans") else { return not_shown("net.ipv4.tcp_max_orphans") };
-        let Some(seen) = host.orphans else { return Verdict::Unknown("/proc/net/sockstat does not tell".into()) };
-        let said = format!("{}, {} are there", thousands(most), thousands(seen));
+        let name = "net.ipv4.tcp_max_orphans";
+        let Some(most) = host.number(name) else { return not_shown(host, name) };
+        let Some(seen) = host.orphans else { return not_told(host, "proc/net/sockstat") };
+        let said = format!("{}; {} are there now", thousands(most), thousands(seen));
         if seen.saturating_mul(2) <= most {
             return Verdict::Fine(said);
         }
-        Verdict::Short(said, vec![Mend::Sysctl("net.ipv4.tcp_max_orphans", (seen * 4).next_power_of_two().to_string())])
+        let value = at_least(host, name, &(seen * 4).next_power_of_two().to_string());
+        Verdict::Short(said, vec![Mend::Sysctl(name, value)])
     },
 };
 
@@ -172,11 +192,18 @@ pub(super) const THP: Need = Need {
     sysctls: no_sysctls,
     judge: |_, host| match (host.thp_here, host.thp.as_deref()) {
         (Some(false), _) => Verdict::Fine("off for this process, whatever the host says".into()),
+        (None, Some("always")) => not_told(host, "proc/self/status"),
         (_, Some("always")) => {
             let file = "/sys/kernel/mm/transparent_hugepage/enabled";
             Verdict::Short("always".into(), vec![Mend::Write(file.into(), "madvise".into())])
         }
-        (_, Some(other)) => Verdict::Fine(other.to_owned()),
-        (_, None) => Verdict::Fine("this kernel has none".into()),
+        (_, Some(other @ ("madvise" | "never"))) => Verdict::Fine(other.to_owned()),
+        (_, Some(other)) => Verdict::Unknown(format!(
+            "/sys/kernel/mm/transparent_hugepage/enabled says {other:?}, which is not understood"
+        )),
+        (_, None) => match host.unread("sys/kernel/mm") {
+            Some(why) => Verdict::Unknown(why),
+            None => Verdict::Fine("this kernel has none".into()),
+        },
     },
 };

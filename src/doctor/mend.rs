@@ -13,10 +13,12 @@ pub enum Mend {
     Boot(String),
     /// A line of the `[Service]` section of the unit.
     Unit(String),
+    /// A limit of whoever starts the gateway: `n` or `l` of the shell's `ulimit`, and the number.
+    Limit(char, u64),
     /// A line of the gateway's configuration file, with the whole key.
     Setting(String),
-    /// What Redis is told.
-    Redis(String),
+    /// How Redis is reached from a shell, and what it is told.
+    Redis(String, String),
     /// What no line mends.
     Advice(String),
 }
@@ -27,11 +29,13 @@ impl Mend {
         match self {
             Mend::Sysctl(..) => "as root; /etc/sysctl.d keeps it",
             Mend::Write(..) => "as root; until the next boot",
-            Mend::Boot(_) => "on the kernel's command line, then boot",
-            Mend::Unit(_) => "in the unit, below [Service]",
+            Mend::Boot(_) => "as root, then boot; Fedora and RHEL: `grubby --update-kernel=ALL --args=...`",
+            Mend::Unit(_) => "in the unit, below [Service]: `systemctl edit spillgate`",
+            Mend::Limit('n', _) => "in the shell that starts it; a container: --ulimit nofile=",
+            Mend::Limit(..) => "in the shell that starts it; a container: --ulimit memlock= (bytes)",
             Mend::Setting(line) if line.starts_with("limits.") => "in the configuration file, below [limits]",
             Mend::Setting(_) => "in the configuration file, above its first [section]",
-            Mend::Redis(_) => "at Redis; its redis.conf keeps it",
+            Mend::Redis(..) => "at Redis; its redis.conf keeps it",
             Mend::Advice(_) => "by hand",
         }
     }
@@ -44,9 +48,14 @@ impl fmt::Display for Mend {
             Mend::Sysctl(name, value) if value.contains(' ') => write!(f, "sysctl -w {name}='{value}'"),
             Mend::Sysctl(name, value) => write!(f, "sysctl -w {name}={value}"),
             Mend::Write(path, value) => write!(f, "echo {value} | tee {path}"),
-            Mend::Redis(command) => write!(f, "redis-cli {command}"),
+            Mend::Redis(client, command) => write!(f, "{client} {command}"),
+            Mend::Limit(of, number) => write!(f, "ulimit -{of} {number}"),
+            Mend::Boot(parameter) => write!(
+                f,
+                "mkdir -p /etc/default/grub.d && echo 'GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {parameter}\"' >/etc/default/grub.d/spillgate.cfg && update-grub"
+            ),
             Mend::Setting(line) => f.write_str(line.strip_prefix("limits.").unwrap_or(line)),
-            Mend::Boot(line) | Mend::Unit(line) | Mend::Advice(line) => f.write_str(line),
+            Mend::Unit(line) | Mend::Advice(line) => f.write_str(line),
         }
     }
 }

@@ -1,13 +1,12 @@
 //! What a host must allow for a number of sockets, and whether it does: `spillgate doctor`.
 //!
 //! `figures` are the measured costs; `needs` is the table of what is needed, each with its formula, its reason and its
-//! source (told in `rings`, `memory`, `network`, `queues`, `cores` and `redis`); `host` reads what is there; `report` says
-//! it; `guide` writes the same table down as `tuning/`.
+//! source (told in `rings`, `memory`, `network`, `queues`, `cores` and `redis`); `host` reads what is there, and `unit` what
+//! systemd gives the gateway; `report` says it; `guide` writes the same table down as `tuning/`.
 //!
 //! Invariant: a judge is a pure function of plan and host, so that made-up hosts prove each of them; and no check calls
 //! something short that has no consequence for this plan.
 
-mod cgroup;
 mod cores;
 mod figures;
 mod guide;
@@ -22,6 +21,7 @@ mod redis;
 mod report;
 mod rings;
 mod text;
+mod unit;
 
 pub use figures::{FIGURES, Figure};
 pub use guide::{GUIDE_SHARDS, GUIDE_SOCKETS, GUIDE_STALLED_SHARE, limits_conf, readme_part, sysctl_conf};
@@ -31,9 +31,20 @@ pub use needs::{NEEDS, Need, Verdict};
 pub use plan::Plan;
 pub use redis::{PubsubLimit, RedisSeen, ask as ask_redis};
 pub use report::{Finding, Report};
+pub use unit::Unit;
 
 /// Judges every need.
 pub fn examine(plan: &Plan, host: &Host) -> Report {
-    let findings = NEEDS.iter().map(|need| Finding { need, verdict: (need.judge)(plan, host) }).collect();
+    let judge = |need: &'static Need| match plan.config.shards {
+        0 if host.allowed.is_empty() && needs::BY_SHARD.contains(&need.id) => no_cores(host),
+        _ => (need.judge)(plan, host),
+    };
+    let findings = NEEDS.iter().map(|need| Finding { need, verdict: judge(need) }).collect();
     Report { sockets: plan.sockets, stalled_share: plan.stalled_share, findings }
+}
+
+/// Where not even the number of shards is known.
+fn no_cores(host: &Host) -> Verdict {
+    let why = host.unread("proc/self/status").unwrap_or_else(|| "/proc/self/status does not tell the cores".into());
+    Verdict::Unknown(format!("a matter of the shards, and there is one a core: {why}"))
 }

@@ -101,6 +101,21 @@ pub const NEEDS: &[Need] = &[
     redis::OUTPUT_BUFFER,
 ];
 
+/// Those that cannot be judged without the number of shards.
+pub(super) const BY_SHARD: &[&str] = &[
+    "memlock",
+    "nofile",
+    "capacity",
+    "nr_open",
+    "memory",
+    "cgroup_memory",
+    "somaxconn",
+    "syn_backlog",
+    "shards",
+    "cgroup_cpu",
+    "packet_cores",
+];
+
 /// The kernel settings that a host is asked for.
 pub const SYSCTLS: &[&str] = &[
     "kernel.osrelease",
@@ -136,13 +151,41 @@ pub(super) fn no_sysctls(_: &Plan, _: &Host) -> Vec<(&'static str, String)> {
 }
 
 /// The sysctl lines of a need as mends.
-pub(super) fn as_mends(sysctls: Vec<(&'static str, String)>) -> Vec<Mend> {
-    sysctls.into_iter().map(|(name, value)| Mend::Sysctl(name, value)).collect()
+pub(super) fn as_mends(host: &Host, sysctls: Vec<(&'static str, String)>) -> Vec<Mend> {
+    sysctls.into_iter().map(|(name, value)| Mend::Sysctl(name, at_least(host, name, &value))).collect()
 }
 
-/// For a kernel setting that this host does not show.
-pub(super) fn not_shown(name: &str) -> Verdict {
-    Verdict::Unknown(format!("{name} is not shown here (another network namespace, or no such kernel setting)"))
+/// What is wanted of a kernel setting, and number by number no less than the host has.
+pub(super) fn at_least(host: &Host, name: &str, wanted: &str) -> String {
+    let numbers = || wanted.split(' ').map(|number| number.parse().ok()).collect::<Option<Vec<i64>>>();
+    let (Some(has), Some(mut all)) = (host.numbers(name), numbers()) else { return wanted.to_owned() };
+    if SWITCHES.contains(&name) || has.len() != all.len() {
+        return wanted.to_owned();
+    }
+    // Of a range the first number is the larger, the more there are.
+    let is_range = name == "net.ipv4.ip_local_port_range";
+    for (at, (wanted, has)) in all.iter_mut().zip(has).enumerate() {
+        *wanted = if is_range && at == 0 { has.min(*wanted) } else { has.max(*wanted) };
+    }
+    all.iter().map(i64::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Kernel settings of which a larger value is not more.
+const SWITCHES: [&str; 2] = ["kernel.io_uring_disabled", "net.ipv4.tcp_slow_start_after_idle"];
+
+/// For a kernel setting that this host does not show, or not as numbers.
+pub(super) fn not_shown(host: &Host, name: &str) -> Verdict {
+    let path = format!("proc/sys/{}", name.replace('.', "/"));
+    Verdict::Unknown(match (host.unread(&path), host.sysctl(name)) {
+        (Some(why), _) => why,
+        (None, Some(text)) => format!("/{path} says {text:?}, which is not understood"),
+        (None, None) => format!("{name} is not shown here (another network namespace, or no such kernel setting)"),
+    })
+}
+
+/// For a file that could not be read, or does not hold what it should.
+pub(super) fn not_told(host: &Host, path: &str) -> Verdict {
+    Verdict::Unknown(host.unread(path).unwrap_or_else(|| format!("/{path} does not tell")))
 }
 
 /// How sysctls are undone.

@@ -32,7 +32,7 @@ pub(super) const LISTEN: Need = Need {
             Some(proxies) => {
                 let wanted = plan.sockets.div_ceil(figures::PORTS_PER_PROXY.value * proxies);
                 let said = format!(
-                    "{} from {} carry {}",
+                    "{} from {}: {} connections at most",
                     count(addresses, "address"),
                     count(proxies, "proxy address"),
                     thousands(proxies * most),
@@ -72,7 +72,7 @@ pub(super) const PORT_RANGE: Need = Need {
     sysctls: |_, _| vec![("net.ipv4.ip_local_port_range", PORTS.into())],
     judge: |plan, host| {
         let name = "net.ipv4.ip_local_port_range";
-        let Some(&[first, last]) = host.numbers(name).as_deref() else { return not_shown(name) };
+        let Some(&[first, last]) = host.numbers(name).as_deref() else { return not_shown(host, name) };
         let ports = (last - first + 1).max(0) as u64;
         let said = format!("{first} to {last}, {} ports", thousands(ports));
         if !plan.listens_here_alone() {
@@ -83,7 +83,7 @@ pub(super) const PORT_RANGE: Need = Need {
             return Verdict::Fine(said);
         }
         let said = format!("{said}; whoever connects to {} is on this host", plan.config.listen[0]);
-        Verdict::Short(said, as_mends((PORT_RANGE.sysctls)(plan, host)))
+        Verdict::Short(said, as_mends(host, (PORT_RANGE.sysctls)(plan, host)))
     },
 };
 
@@ -107,7 +107,7 @@ pub(super) const CONGESTION: Need = Need {
                 let mend = Mend::Sysctl("net.ipv4.tcp_congestion_control", if bbr { "bbr" } else { "cubic" }.into());
                 Verdict::Short(format!("{other}{qdisc}: not measured"), vec![mend])
             }
-            None => not_shown(name),
+            None => not_shown(host, name),
         }
     },
 };
@@ -122,7 +122,7 @@ pub(super) const SLOW_START: Need = Need {
     sysctls: |_, _| vec![("net.ipv4.tcp_slow_start_after_idle", "0".into())],
     judge: |plan, host| {
         let name = "net.ipv4.tcp_slow_start_after_idle";
-        let Some(seen) = host.number(name) else { return not_shown(name) };
+        let Some(seen) = host.number(name) else { return not_shown(host, name) };
         let largest = plan.config.limits.update_bytes_max.min(plan.config.limits.window_bytes as usize) as u64;
         match () {
             () if seen == 0 => Verdict::Fine("off".into()),
@@ -132,7 +132,10 @@ pub(super) const SLOW_START: Need = Need {
             () if largest <= figures::FIRST_FLIGHT_BYTES.value => {
                 Verdict::Fine(format!("on; updates of {} bytes fit its first round trip", thousands(largest)))
             }
-            () => Verdict::Short("on".into(), as_mends((SLOW_START.sysctls)(plan, host))),
+            () if host.sysctl("net.ipv4.tcp_congestion_control").is_none() => {
+                not_shown(host, "net.ipv4.tcp_congestion_control")
+            }
+            () => Verdict::Short("on".into(), as_mends(host, (SLOW_START.sysctls)(plan, host))),
         }
     },
 };

@@ -3,7 +3,7 @@
 use super::figures;
 use super::host::Host;
 use super::mend::Mend;
-use super::needs::{Need, UNDO_SYSCTL, Verdict, as_mends, no_sysctls, not_shown};
+use super::needs::{Need, UNDO_SYSCTL, Verdict, as_mends, no_sysctls, not_shown, not_told};
 use super::plan::Plan;
 use super::text::thousands;
 
@@ -13,6 +13,9 @@ const BACKLOG_MAX: u64 = 65_535;
 const SOMAXCONN_NAME: &str = "net.core.somaxconn";
 /// The largest table of connections of a network namespace (`Documentation/networking/ip-sysctl`).
 const BUCKETS_MAX: u64 = 16 << 20;
+
+/// What each core took in, dropped and left over.
+const SOFTNET: &str = "proc/net/softnet_stat";
 
 /// Fewer dropped packets than one in so many are no reason to change anything.
 const DROPPED_ONE_IN: u64 = 100_000;
@@ -32,13 +35,13 @@ pub(super) const SOMAXCONN: Need = Need {
     undo: UNDO_SYSCTL,
     sysctls: |_, _| vec![(SOMAXCONN_NAME, BACKLOG_MAX.to_string())],
     judge: |plan, host| {
-        let Some(seen) = host.number(SOMAXCONN_NAME) else { return not_shown(SOMAXCONN_NAME) };
+        let Some(seen) = host.number(SOMAXCONN_NAME) else { return not_shown(host, SOMAXCONN_NAME) };
         let needed = backlog(plan, host);
         if seen >= needed {
             return Verdict::Fine(thousands(seen));
         }
-        let said = format!("{}, {} may wait at each listener", thousands(seen), thousands(needed));
-        Verdict::Short(said, as_mends((SOMAXCONN.sysctls)(plan, host)))
+        let said = format!("{}; {} may wait at each listener", thousands(seen), thousands(needed));
+        Verdict::Short(said, as_mends(host, (SOMAXCONN.sysctls)(plan, host)))
     },
 };
 
@@ -52,9 +55,9 @@ pub(super) const SYN_BACKLOG: Need = Need {
     sysctls: no_sysctls,
     judge: |plan, host| {
         let name = "net.ipv4.tcp_max_syn_backlog";
-        let (Some(seen), Some(cookies)) = (host.number(name), host.number("net.ipv4.tcp_syncookies")) else {
-            return not_shown(name);
-        };
+        let switch = "net.ipv4.tcp_syncookies";
+        let Some(seen) = host.number(name) else { return not_shown(host, name) };
+        let Some(cookies) = host.number(switch) else { return not_shown(host, switch) };
         if cookies > 0 {
             return Verdict::Fine(format!("{}, and SYN cookies are on: it bounds nothing", thousands(seen)));
         }
@@ -62,53 +65,54 @@ pub(super) const SYN_BACKLOG: Need = Need {
         if seen >= needed {
             return Verdict::Fine(thousands(seen));
         }
-        let said = format!("{}, {} are needed where SYN cookies are off", thousands(seen), thousands(needed));
-        Verdict::ShortEither(
-            said,
-            vec![Mend::Sysctl("net.ipv4.tcp_syncookies", "1".into()), Mend::Sysctl(name, needed.to_string())],
-        )
+        let said = format!("{}; needed where SYN cookies are off: {}", thousands(seen), thousands(needed));
+        Verdict::ShortEither(said, vec![Mend::Sysctl(switch, "1".into()), Mend::Sysctl(name, needed.to_string())])
     },
 };
 
 pub(super) const NETDEV_BACKLOG: Need = Need {
     id: "netdev_backlog",
     what: "packets that wait for a core (net.core.netdev_max_backlog)",
-    needed: "16,384 where more than one packet in 100,000 was dropped from it; else what is there is enough",
+    needed: "16,384 where N is more than it holds, and one packet in 100,000 was dropped from it since boot; else what is there is enough",
     why: "the loopback and steered packets pass through it: what is dropped is sent again, 0.2 s later",
     source: "kernel: networking/scaling; /proc/net/softnet_stat tells what was dropped since boot; RFC 6298 and TCP_RTO_MIN",
     undo: UNDO_SYSCTL,
     sysctls: |_, _| vec![("net.core.netdev_max_backlog", figures::BACKLOG_PACKETS.value.to_string())],
     judge: |plan, host| {
         let name = "net.core.netdev_max_backlog";
-        let (Some(seen), Some(packets)) = (host.number(name), host.softnet) else { return not_shown(name) };
+        let Some(seen) = host.number(name) else { return not_shown(host, name) };
+        let Some(packets) = host.softnet else { return not_told(host, SOFTNET) };
         let said = format!(
-            "{}; {} of {} packets dropped since boot",
+            "{}; dropped since boot: {} of {} packets",
             thousands(seen),
             thousands(packets.dropped),
             thousands(packets.processed),
         );
         let rare = packets.dropped.saturating_mul(DROPPED_ONE_IN) <= packets.processed;
-        if rare || seen >= figures::BACKLOG_PACKETS.value {
+        // What was dropped since boot is history: a packet to each of so few sockets finds room.
+        if rare || seen >= figures::BACKLOG_PACKETS.value || plan.sockets <= seen {
             return Verdict::Fine(said);
         }
-        Verdict::Short(said, as_mends((NETDEV_BACKLOG.sysctls)(plan, host)))
+        Verdict::Short(said, as_mends(host, (NETDEV_BACKLOG.sysctls)(plan, host)))
     },
 };
 
 pub(super) const NETDEV_BUDGET: Need = Need {
     id: "netdev_budget",
     what: "packets that a core takes in at a time (net.core.netdev_budget)",
-    needed: "600, and 8,000 us, where a tenth of the packets came in rounds that were cut short; else what is there is enough",
+    needed: "600, and 8,000 us, where N is more than it, and a tenth of the packets since boot came in rounds that were cut short; else what is there is enough",
     why: "what is left over waits for the next round, behind everybody else's",
     source: "kernel: admin-guide/sysctl/net; /proc/net/softnet_stat tells how many rounds were cut short since boot",
     undo: UNDO_SYSCTL,
     sysctls: no_sysctls,
-    judge: |_, host| {
+    judge: |plan, host| {
         let (name, time) = ("net.core.netdev_budget", "net.core.netdev_budget_usecs");
-        let (Some(seen), Some(packets)) = (host.number(name), host.softnet) else { return not_shown(name) };
-        let time_us = host.number(time).unwrap_or(figures::BUDGET_US.value);
-        let said = format!("{}; {} rounds cut short since boot", thousands(seen), thousands(packets.squeezed));
-        let enough = seen >= figures::BUDGET_PACKETS.value && time_us >= figures::BUDGET_US.value;
+        let Some(seen) = host.number(name) else { return not_shown(host, name) };
+        let Some(time_us) = host.number(time) else { return not_shown(host, time) };
+        let Some(packets) = host.softnet else { return not_told(host, SOFTNET) };
+        let said = format!("{}; cut short since boot: {} rounds", thousands(seen), thousands(packets.squeezed));
+        let is_set = seen >= figures::BUDGET_PACKETS.value && time_us >= figures::BUDGET_US.value;
+        let enough = is_set || plan.sockets <= seen;
         if enough || packets.squeezed.saturating_mul(seen) <= packets.processed / 10 {
             return Verdict::Fine(said);
         }
@@ -123,12 +127,12 @@ pub(super) const EHASH: Need = Need {
     what: "the kernel's table of connections (thash_entries)",
     needed: "N / 2 buckets",
     why: "connections in one bucket are searched one by one, each a miss of the cache, for every packet",
-    source: "measured: nine in a bucket made p99 4.7 s and took a quarter of the server's time (docs/benchmarks.md); kernel: networking/ip-sysctl, tcp_ehash_entries",
+    source: "measured: nine in a bucket made p99 4.7 s, and took a quarter of the CPU (docs/benchmarks.md); kernel: networking/ip-sysctl, tcp_ehash_entries",
     undo: "take it off the kernel's command line",
     sysctls: no_sysctls,
     judge: |plan, host| {
         let Some(&[seen]) = host.numbers("net.ipv4.tcp_ehash_entries").as_deref() else {
-            return not_shown("net.ipv4.tcp_ehash_entries");
+            return not_shown(host, "net.ipv4.tcp_ehash_entries");
         };
         // Negative: this network namespace shares the table of the first one.
         let seen = seen.unsigned_abs();
@@ -141,8 +145,10 @@ pub(super) const EHASH: Need = Need {
         let wanted = plan.sockets.next_power_of_two().min(BUCKETS_MAX);
         let boot = Mend::Boot(format!("thash_entries={wanted}"));
         let namespace = Mend::Sysctl("net.ipv4.tcp_child_ehash_entries", wanted.to_string());
-        let note = "the sysctl is for a network namespace made after it";
-        Verdict::ShortEither(format!("{said} ({note})"), vec![boot, namespace])
+        Verdict::ShortEither(
+            format!("{said}; the sysctl is for a network namespace made after it"),
+            vec![boot, namespace],
+        )
     },
 };
 
@@ -151,29 +157,38 @@ fn tracked(plan: &Plan) -> u64 {
     plan.sockets + plan.sockets * figures::CLOSED_TRACKED_PERCENT.value / 100
 }
 
-/// Whether conntrack has anything to do here; none if it is not there.
-fn tracks(host: &Host) -> Option<bool> {
-    host.number("net.netfilter.nf_conntrack_max")?;
-    Some(host.number("net.netfilter.nf_conntrack_count").is_some_and(|count| count > 0))
+/// How many connections are tracked here; none where conntrack is not there.
+fn tracks(host: &Host) -> Result<Option<u64>, Verdict> {
+    let (most, count) = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_count");
+    if host.number(most).is_some() {
+        return host.number(count).map(Some).ok_or_else(|| not_shown(host, count));
+    }
+    match host.unread("proc/sys/net/netfilter") {
+        Some(why) => Err(Verdict::Unknown(why)),
+        None if host.sysctl(most).is_some() => Err(not_shown(host, most)),
+        None => Ok(None),
+    }
 }
 
 pub(super) const CONNTRACK: Need = Need {
     id: "conntrack",
     what: "tracked connections (net.netfilter.nf_conntrack_max)",
-    needed: "N + 25 %, where a rule of the firewall has connections tracked; else it is not in the way",
+    needed: "N + 25 %, where a rule of the firewall has connections tracked; else it is not in the way (rules that have the gateway's left out: tuning/README.md)",
     why: "past it the kernel drops the packets of new connections",
     source: "kernel: networking/nf_conntrack-sysctl; an entry stays 120 s after the end",
     undo: UNDO_SYSCTL,
     sysctls: no_sysctls,
     judge: |plan, host| match tracks(host) {
-        None => Verdict::Fine("connections are not tracked".into()),
-        Some(false) => Verdict::Fine("there, but no rule has anything tracked".into()),
-        Some(true) => {
+        Err(unknown) => unknown,
+        Ok(None) => Verdict::Fine("connections are not tracked".into()),
+        Ok(Some(0)) => Verdict::Fine("there, but no rule has anything tracked".into()),
+        Ok(Some(count)) => {
             let (seen, needed) = (host.number("net.netfilter.nf_conntrack_max").unwrap_or(0), tracked(plan));
+            let said =
+                format!("{}, of which {} are in use; needed: {}", thousands(seen), thousands(count), thousands(needed));
             if seen >= needed {
-                return Verdict::Fine(thousands(seen));
+                return Verdict::Fine(said);
             }
-            let said = format!("{}, {} are needed", thousands(seen), thousands(needed));
             Verdict::Short(said, vec![Mend::Sysctl("net.netfilter.nf_conntrack_max", needed.to_string())])
         }
     },
@@ -192,14 +207,17 @@ pub(super) const CONNTRACK_BUCKETS: Need = Need {
     sysctls: no_sysctls,
     judge: |plan, host| {
         let name = "net.netfilter.nf_conntrack_buckets";
-        let (Some(true), Some(seen)) = (tracks(host), host.number(name)) else {
-            return Verdict::Fine("not in use".into());
-        };
+        match tracks(host) {
+            Err(unknown) => return unknown,
+            Ok(None | Some(0)) => return Verdict::Fine("not in use".into()),
+            Ok(Some(_)) => {}
+        }
+        let Some(seen) = host.number(name) else { return not_shown(host, name) };
         let needed = tracked(plan).div_ceil(TRACKED_PER_BUCKET);
         if seen >= needed {
             return Verdict::Fine(thousands(seen));
         }
-        let said = format!("{}, {} are needed", thousands(seen), thousands(needed));
+        let said = format!("{}; needed: {}", thousands(seen), thousands(needed));
         Verdict::Short(said, vec![Mend::Sysctl(name, needed.next_power_of_two().to_string())])
     },
 };

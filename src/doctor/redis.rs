@@ -5,7 +5,7 @@ use super::mend::Mend;
 use super::needs::{Need, Verdict, no_sysctls};
 use super::plan::Plan;
 use super::text::bytes;
-use redis::{Client, Connection, IntoConnectionInfo, RedisResult};
+use redis::{Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// What Redis told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisSeen {
-    /// It did not answer, and why.
+    /// It could not be asked, and why.
     Away(String),
     /// It answered.
     Here {
@@ -23,6 +23,8 @@ pub enum RedisSeen {
         version: String,
         /// Its `client-output-buffer-limit` of subscribers, or why it does not tell.
         limit: Result<PubsubLimit, String>,
+        /// How `redis-cli` reaches it, without its password.
+        client: String,
     },
 }
 
@@ -44,8 +46,9 @@ pub fn ask(url: &str) -> RedisSeen {
         Err(error) => {
             // What Redis says may quote the password.
             let info = url.into_connection_info().ok();
+            let place = info.as_ref().map(|info| format!("{}: ", info.addr())).unwrap_or_default();
             let secret = info.and_then(|info| info.redis_settings().password().map(str::to_owned));
-            let said = error.to_string();
+            let said = format!("{place}{error}");
             RedisSeen::Away(match secret.filter(|secret| !secret.is_empty()) {
                 Some(secret) => said.replace(&secret, "***"),
                 None => said,
@@ -55,12 +58,46 @@ pub fn ask(url: &str) -> RedisSeen {
 }
 
 fn try_ask(url: &str) -> RedisResult<RedisSeen> {
-    let mut connection = Client::open(url)?.get_connection_with_timeout(ANSWER_MAX)?;
+    let info = url.into_connection_info()?;
+    let client = client(&info);
+    let mut connection = Client::open(info)?.get_connection_with_timeout(ANSWER_MAX)?;
     connection.set_read_timeout(Some(ANSWER_MAX))?;
     connection.set_write_timeout(Some(ANSWER_MAX))?;
-    let server: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
-    let version = server.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").trim();
-    Ok(RedisSeen::Here { version: version.to_owned(), limit: ask_limit(&mut connection) })
+    let server: RedisResult<String> = redis::cmd("INFO").arg("server").query(&mut connection);
+    let version = match server {
+        Ok(server) => {
+            server.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("there").trim().into()
+        }
+        // A user that may subscribe need not be one that may ask.
+        Err(error) if error.code() == Some("NOPERM") => format!("there; its version is not told ({error})"),
+        Err(error) => return Err(error),
+    };
+    Ok(RedisSeen::Here { version, limit: ask_limit(&mut connection), client })
+}
+
+/// The command by which a shell reaches it. A password is asked for, and not written where others can read it.
+fn client(info: &ConnectionInfo) -> String {
+    let place = match info.addr() {
+        ConnectionAddr::Tcp(host, port) => format!("-h {} -p {port}", quoted(host)),
+        ConnectionAddr::TcpTls { host, port, insecure, .. } => {
+            format!("-h {} -p {port} --tls{}", quoted(host), if *insecure { " --insecure" } else { "" })
+        }
+        ConnectionAddr::Unix(path) => format!("-s {}", quoted(&path.to_string_lossy())),
+        _ => String::new(), // others are not known
+    };
+    let settings = info.redis_settings();
+    let user = settings.username().map(|user| format!(" --user {}", quoted(user))).unwrap_or_default();
+    let password = if settings.password().is_some() { " --askpass" } else { "" };
+    format!("redis-cli {place}{user}{password}")
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn ask_limit(connection: &mut Connection) -> Result<PubsubLimit, String> {
@@ -88,7 +125,7 @@ pub(super) const VERSION: Need = Need {
     sysctls: no_sysctls,
     judge: |_, host| match &host.redis {
         None => Verdict::Fine("none is configured: updates come by the publish API".into()),
-        Some(RedisSeen::Away(why)) => Verdict::Unknown(format!("it does not answer: {why}")),
+        Some(RedisSeen::Away(why)) => Verdict::Unknown(format!("it cannot be asked; {why}")),
         Some(RedisSeen::Here { version, .. }) => Verdict::Fine(version.clone()),
     },
 };
@@ -96,7 +133,7 @@ pub(super) const VERSION: Need = Need {
 pub(super) const OUTPUT_BUFFER: Need = Need {
     id: "redis_output_buffer",
     what: "what Redis holds for a gateway (client-output-buffer-limit pubsub)",
-    needed: "32 of the largest updates at once (limits.update_bytes_max), 8 of them for a minute",
+    needed: "32 of the largest updates at once (limits.update_bytes_max), and 8 of them for a minute (soft limit and its seconds)",
     why: "past it Redis cuts the gateway off in a burst: every channel begins a new epoch, and updates are lost",
     source: "redis.conf; CONFIG GET",
     undo: "`redis-cli CONFIG SET client-output-buffer-limit 'pubsub 33554432 8388608 60'`, Redis's default",
@@ -104,29 +141,34 @@ pub(super) const OUTPUT_BUFFER: Need = Need {
     judge: judge_buffer,
 };
 
+/// For how long the soft limit may be exceeded: Redis's default.
+const SOFT_SECONDS: u64 = 60;
+
 fn judge_buffer(plan: &Plan, host: &super::Host) -> Verdict {
-    let limit = match &host.redis {
+    let (limit, client) = match &host.redis {
         None => return Verdict::Fine("no Redis is configured".into()),
-        Some(RedisSeen::Away(_)) => return Verdict::Unknown("Redis does not answer".into()),
+        Some(RedisSeen::Away(_)) => return Verdict::Unknown("Redis cannot be asked".into()),
         Some(RedisSeen::Here { limit: Err(why), .. }) => {
-            return Verdict::Unknown(format!("Redis does not tell: {why}"));
+            return Verdict::Unknown(format!("Redis does not tell it to this user: {why}"));
         }
-        Some(RedisSeen::Here { limit: Ok(limit), .. }) => limit,
+        Some(RedisSeen::Here { limit: Ok(limit), client, .. }) => (limit, client),
     };
     let update = plan.config.limits.update_bytes_max as u64;
     let (hard, soft) = (figures::REDIS_HARD_UPDATES.value * update, figures::REDIS_SOFT_UPDATES.value * update);
     let said = format!("{} at once, {} for {} s", shown(limit.hard), shown(limit.soft), limit.soft_seconds);
     let enough = |limit: u64, needed: u64| limit == 0 || limit >= needed;
-    if enough(limit.hard, hard) && enough(limit.soft, soft) {
+    // A soft limit that lets as much through as a hard one must is none, however short its time.
+    let is_soft_enough = enough(limit.soft, hard) || limit.soft >= soft && limit.soft_seconds >= SOFT_SECONDS;
+    if enough(limit.hard, hard) && is_soft_enough {
         return Verdict::Fine(said);
     }
     let (hard, soft) = (
         if limit.hard == 0 { 0 } else { limit.hard.max(hard) },
         if limit.soft == 0 { 0 } else { limit.soft.max(soft) },
     );
-    let seconds = limit.soft_seconds.max(60);
+    let seconds = limit.soft_seconds.max(SOFT_SECONDS);
     let command = format!("CONFIG SET client-output-buffer-limit 'pubsub {hard} {soft} {seconds}'");
-    Verdict::Short(said, vec![Mend::Redis(command)])
+    Verdict::Short(said, vec![Mend::Redis(client.clone(), command)])
 }
 
 fn shown(limit: u64) -> String {
@@ -136,6 +178,17 @@ fn shown(limit: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_reaches_the_same_redis_and_the_password_is_not_shown() {
+        let client = |url: &str| client(&url.into_connection_info().unwrap());
+        assert_eq!(client("redis://127.0.0.1/"), "redis-cli -h 127.0.0.1 -p 6379");
+        let secret = client("redis://guest:very-secret@db.example:7000/2");
+        assert_eq!(secret, "redis-cli -h db.example -p 7000 --user guest --askpass");
+        assert_eq!(client("redis://:x@localhost:1"), "redis-cli -h localhost -p 1 --askpass");
+        assert_eq!(client("redis+unix:///run/my redis.sock"), "redis-cli -s '/run/my redis.sock'");
+        assert_eq!(quoted("a'b"), r"'a'\''b'");
+    }
 
     #[test]
     fn the_limit_of_subscribers_is_found_among_the_others() {

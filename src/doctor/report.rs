@@ -69,24 +69,26 @@ impl Report {
         );
         // Writing to a `String` cannot fail; the results are let go.
         for Finding { need, verdict } in self.short() {
-            let _ = writeln!(text, "\n{} {}: {}", paint("31", "SHORT"), need.what, verdict.seen());
-            let _ = writeln!(text, "      why   {}", need.why);
+            let _ = writeln!(text, "\n{} {}", paint("31", "SHORT"), indented(&said(need, verdict), 6));
+            let _ = writeln!(text, "      why   {}", indented(need.why, 12));
             let between = if matches!(verdict, Verdict::ShortEither(..)) { "or   " } else { "and  " };
             for (at, mend) in verdict.mends().iter().enumerate() {
                 let word = if at == 0 { "mend " } else { between };
-                let _ = writeln!(text, "      {word} {}   ({})", paint("1", &mend.to_string()), mend.place());
+                // A line that is typed is never broken.
+                let _ = writeln!(text, "      {word} {}", paint("1", &mend.to_string()));
+                let _ = writeln!(text, "            {}", indented(&format!("({})", mend.place()), 12));
             }
         }
         if self.unknown().next().is_some() {
             text.push('\n');
         }
         for Finding { need, verdict } in self.unknown() {
-            let _ = writeln!(text, "{}     {}: {}", paint("33", "?"), need.what, verdict.seen());
+            let _ = writeln!(text, "{}     {}", paint("33", "?"), indented(&said(need, verdict), 6));
         }
         text.push('\n');
         for Finding { need, verdict } in &self.findings {
-            if let Verdict::Fine(seen) = verdict {
-                let _ = writeln!(text, "{}    {}: {seen}", paint("32", "ok"), need.what);
+            if let Verdict::Fine(_) = verdict {
+                let _ = writeln!(text, "{}    {}", paint("32", "ok"), indented(&said(need, verdict), 6));
             }
         }
         let (short, unknown) = (self.short().count(), self.unknown().count());
@@ -98,5 +100,47 @@ impl Report {
         let unknown = if unknown == 0 { String::new() } else { format!(", {unknown} cannot be told") };
         let _ = writeln!(text, "\n{verdict}{unknown}, {fine} fine");
         text
+    }
+}
+
+/// Columns of a terminal that everybody has.
+const COLUMNS: usize = 80;
+
+fn said(need: &Need, verdict: &Verdict) -> String {
+    format!("{}: {}", need.what, verdict.seen())
+}
+
+/// Text that begins at a column, broken between words so that it ends within [`COLUMNS`].
+fn indented(text: &str, column: usize) -> String {
+    let mut lines = String::new();
+    let mut at = column;
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if at > column && at + 1 + width > COLUMNS {
+            lines.push('\n');
+            lines.extend(std::iter::repeat_n(' ', column));
+            at = column;
+        } else if at > column {
+            lines.push(' ');
+            at += 1;
+        }
+        lines += word;
+        at += width;
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_broken_between_words_and_stands_under_itself() {
+        let text = indented(&"seventeen columns ".repeat(6), 12);
+        assert!(text.lines().count() > 1, "{text}");
+        let is_under = |line: &str| line.starts_with(&" ".repeat(12)) && line.trim_end().len() <= COLUMNS;
+        assert!(text.lines().skip(1).all(is_under), "{text}");
+        let long = "x".repeat(100);
+        assert_eq!(indented(&format!("a {long}"), 2), format!("a\n  {long}"), "a word is never broken");
     }
 }

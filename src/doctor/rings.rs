@@ -1,9 +1,9 @@
 //! Needs of the rings: kernel, io_uring, descriptors.
 
 use super::figures;
-use super::host::{Host, RingProbe};
+use super::host::{Host, Limit, RingProbe};
 use super::mend::Mend;
-use super::needs::{Need, UNDO_SYSCTL, Verdict, as_mends, no_sysctls, not_shown};
+use super::needs::{Need, UNDO_SYSCTL, Verdict, as_mends, no_sysctls, not_shown, not_told};
 use super::plan::Plan;
 use super::text::{bytes, count, limit, thousands};
 use crate::sys;
@@ -22,11 +22,12 @@ pub(super) const KERNEL: Need = Need {
     undo: "boot the earlier kernel",
     sysctls: no_sysctls,
     judge: |_, host| {
-        let Some(release) = host.sysctl("kernel.osrelease") else {
-            return Verdict::Unknown("the kernel's release is not shown".into());
+        let release = host.sysctl("kernel.osrelease").unwrap_or_default();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().ok());
+        let (Some(Some(major)), Some(Some(minor))) = (numbers.next(), numbers.next()) else {
+            return not_shown(host, "kernel.osrelease");
         };
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
-        let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let version: (u32, u32) = (major, minor);
         if version >= sys::KERNEL_MIN {
             return Verdict::Fine(release.to_owned());
         }
@@ -46,8 +47,13 @@ pub(super) const DISABLED: Need = Need {
     undo: UNDO_SYSCTL,
     sysctls: no_sysctls,
     judge: |_, host| {
-        let Some(disabled) = host.number("kernel.io_uring_disabled") else {
-            return Verdict::Fine("this kernel has no such switch".into());
+        let name = "kernel.io_uring_disabled";
+        let is_hidden = host.unread(&format!("proc/sys/{}", name.replace('.', "/"))).is_some();
+        let Some(disabled) = host.number(name) else {
+            return match host.sysctl(name) {
+                None if !is_hidden => Verdict::Fine("this kernel has no such switch".into()),
+                _ => not_shown(host, name),
+            };
         };
         let group = host.number("kernel.io_uring_group");
         match disabled {
@@ -55,7 +61,7 @@ pub(super) const DISABLED: Need = Need {
             1 if group.is_some_and(|group| host.groups.contains(&group)) => {
                 Verdict::Fine("1, and this process is in the group that may".into())
             }
-            other => Verdict::Short(other.to_string(), vec![Mend::Sysctl("kernel.io_uring_disabled", "0".into())]),
+            other => Verdict::Short(other.to_string(), vec![Mend::Sysctl(name, "0".into())]),
         }
     },
 };
@@ -79,7 +85,7 @@ pub(super) const SECCOMP: Need = Need {
             )
         }
         (Some(_), _) => Verdict::Unknown("a filter is there; whether it lets io_uring through is not known".into()),
-        (None, _) => Verdict::Unknown("/proc/self/status does not tell".into()),
+        (None, _) => not_told(host, "proc/self/status"),
     },
 };
 
@@ -108,23 +114,51 @@ pub(super) const FEATURES: Need = Need {
 pub(super) const MEMLOCK: Need = Need {
     id: "memlock",
     what: "locked memory (RLIMIT_MEMLOCK)",
-    needed: "260 KiB a shard and 196 KiB a ring, 512 KiB at least; 1.2 MiB a ring is better",
+    needed: "260 KiB a shard and 196 KiB a ring, 512 KiB at least (with CAP_IPC_LOCK no more than that); 1.2 MiB a ring is better",
     why: "below it the shards do not start; with little of it their completion queues are small",
-    source: "glommio 0.9 (src/sys/uring.rs); measured on Linux 6.18, which charges rings (io_uring/memmap.c)",
-    undo: "take LimitMEMLOCK= out of the unit",
+    source: "glommio 0.9 (its sys/uring.rs); measured on Linux 6.18, which charges rings (io_uring/memmap.c)",
+    undo: "the earlier LimitMEMLOCK= of the unit",
     sysctls: no_sysctls,
     judge: |plan, host| {
-        let Some(seen) = host.memlock else { return Verdict::Unknown("/proc/self/limits does not tell".into()) };
+        let unit = host.unit.as_ref().and_then(|unit| unit.memlock);
+        let Some(seen) = unit.or(host.memlock) else { return not_told(host, "proc/self/limits") };
+        let whose = whose(host, "LimitMEMLOCK", unit, host.memlock.map(|own| bytes(own.soft)));
         let shards = plan.shards(host);
         let a_shard = figures::MEMLOCK_SHARD_BYTES.value + plan.rings() * figures::MEMLOCK_RING_BYTES.value;
-        let needed = figures::MEMLOCK_BYTES.value.max(shards * a_shard);
+        // Rings are not charged to whoever may lock what it likes (CAP_IPC_LOCK), which the unit may not.
+        let charged = if host.may_lock && host.unit.is_none() { 0 } else { shards * a_shard };
+        let needed = figures::MEMLOCK_BYTES.value.max(charged);
         if seen.soft >= needed {
-            return Verdict::Fine(bytes(seen.soft));
+            return Verdict::Fine(format!("{} ({whose})", bytes(seen.soft)));
         }
-        let said = format!("{}, {} are needed for {}", bytes(seen.soft), bytes(needed), count(shards, "shard"));
-        Verdict::Short(said, vec![Mend::Unit(format!("LimitMEMLOCK={}", needed.saturating_mul(4).max(64 << 20)))])
+        let said = format!("{} ({whose}); needed: {} for {}", bytes(seen.soft), bytes(needed), count(shards, "shard"));
+        // Four times as much lets the completion queues be long; and nothing is lowered.
+        let wanted = needed.saturating_mul(4).max(MEMLOCK_OF_THE_UNIT).next_multiple_of(1 << 10).max(seen.hard);
+        Verdict::ShortEither(said, limit_mends(host, "LimitMEMLOCK", 'l', wanted))
     },
 };
+
+/// LimitMEMLOCK= of the unit that is shipped.
+const MEMLOCK_OF_THE_UNIT: u64 = 64 << 20;
+
+/// Whose limit was judged, and what whoever asks has where that is another.
+fn whose(host: &Host, key: &str, unit: Option<Limit>, own: Option<String>) -> String {
+    match (&host.unit, unit, own) {
+        (Some(unit), Some(_), Some(own)) => format!("{}; this shell has {own}", unit.said(key)),
+        (Some(unit), Some(_), None) => unit.said(key),
+        (Some(unit), None, _) => format!("this shell's: {} sets none", unit.file),
+        (None, ..) => "this shell's".to_owned(),
+    }
+}
+
+/// Lines that raise a limit: of the unit, where systemd runs the host, and of the shell, where no unit is installed.
+fn limit_mends(host: &Host, key: &str, letter: char, wanted: u64) -> Vec<Mend> {
+    let value = if wanted == u64::MAX { "infinity".to_owned() } else { wanted.to_string() };
+    let shell = if letter == 'l' { wanted >> 10 } else { wanted };
+    let unit = host.has_systemd.then(|| Mend::Unit(format!("{key}={value}")));
+    let shell = (host.unit.is_none()).then_some(Mend::Limit(letter, shell));
+    unit.into_iter().chain(shell).collect()
+}
 
 pub(super) const NOFILE: Need = Need {
     id: "nofile",
@@ -132,29 +166,38 @@ pub(super) const NOFILE: Need = Need {
     needed: "N / (shards x rings_per_shard) + 64, and what shards differ by: it bounds each ring's table",
     why: "each ring's table of sockets is bounded by it, so that connections beyond it are refused with 503",
     source: "io_uring_register(2); measured: 39,808 sockets on 2 rings with 20,000 (docs/measurements.md)",
-    undo: "take LimitNOFILE= out of the unit, or the rings out of the configuration",
+    undo: "the earlier LimitNOFILE= of the unit, or the rings out of the configuration",
     sysctls: no_sysctls,
     judge: judge_nofile,
 };
 
 fn judge_nofile(plan: &Plan, host: &Host) -> Verdict {
-    let Some(seen) = host.nofile else { return Verdict::Unknown("/proc/self/limits does not tell".into()) };
-    // The gateway raises the soft limit to the hard one.
-    let table = seen.hard.saturating_sub(sys::DESCRIPTORS_LEFT).min(sys::TABLE_MAX);
+    let unit = host.unit.as_ref().and_then(|unit| unit.nofile);
+    let Some(seen) = unit.or(host.nofile) else { return not_told(host, "proc/self/limits") };
+    let whose = whose(host, "LimitNOFILE", unit, host.nofile.map(|own| limit(own.hard)));
+    // The gateway raises the soft limit to the hard one, and no limit goes beyond the ceiling.
+    let ceiling = host.number("fs.nr_open");
+    let seen = seen.hard.min(ceiling.filter(|_| unit.is_some()).unwrap_or(u64::MAX));
+    let table = seen.saturating_sub(sys::DESCRIPTORS_LEFT).min(sys::TABLE_MAX);
     let (shards, rings, slots) = (plan.shards(host), plan.rings(), plan.slots(host));
     let places = format!("{} with {}", count(shards, "shard"), count(rings, "ring"));
     let fit = (rings * table).saturating_sub(slots - plan.per_shard(host)) * shards;
-    let said = format!("{}: {places} each hold {} sockets", limit(seen.hard), thousands(fit));
+    let holds = if rings * shards == 1 { "holds" } else { "hold" };
+    let said = format!("{} ({whose}): {places} each {holds} {} sockets", limit(seen), thousands(fit));
     if rings * table >= slots {
         return Verdict::Fine(said);
     }
     let mut mends = Vec::new();
     if rings * sys::TABLE_MAX >= slots {
-        mends.push(Mend::Unit(format!("LimitNOFILE={}", plan.nofile(host))));
+        // As much as the unit that is shipped has, where the ceiling allows it: nothing is lowered.
+        let wanted = plan.nofile(host).max(sys::TABLE_MAX.min(ceiling.unwrap_or(0))).max(seen);
+        mends.extend(limit_mends(host, "LimitNOFILE", 'n', wanted));
     }
     let rings_wanted = slots.div_ceil(table.max(1));
     if rings_wanted <= RINGS_MAX {
-        mends.push(Mend::Setting(format!("limits.rings_per_shard = {rings_wanted}")));
+        // First where the limit is not ours to raise.
+        let at = if host.has_systemd || host.may_raise { mends.len() } else { 0 };
+        mends.insert(at, Mend::Setting(format!("limits.rings_per_shard = {rings_wanted}")));
     }
     if mends.is_empty() {
         mends.push(Mend::Advice(format!(
@@ -196,11 +239,15 @@ pub(super) const NR_OPEN: Need = Need {
     undo: UNDO_SYSCTL,
     sysctls: no_sysctls,
     judge: |plan, host| {
-        let Some(seen) = host.number("fs.nr_open") else { return not_shown("fs.nr_open") };
+        let Some(seen) = host.number("fs.nr_open") else { return not_shown(host, "fs.nr_open") };
         let needed = plan.nofile(host);
         // What the process has already, however it came by it, is enough where the tables hold the plan.
-        if seen >= needed || !judge_nofile(plan, host).is_short() {
-            return Verdict::Fine(thousands(seen));
+        match judge_nofile(plan, host) {
+            Verdict::Unknown(why) if seen < needed => return Verdict::Unknown(why),
+            nofile if seen >= needed || !nofile.is_short() => return Verdict::Fine(thousands(seen)),
+            // More rings are what helps there, not a higher limit.
+            _ if plan.rings() * sys::TABLE_MAX < plan.slots(host) => return Verdict::Fine(thousands(seen)),
+            _ => {}
         }
         let mend = Mend::Sysctl("fs.nr_open", needed.to_string());
         Verdict::Short(format!("{}; RLIMIT_NOFILE must be {}", thousands(seen), thousands(needed)), vec![mend])
@@ -216,12 +263,12 @@ pub(super) const FILE_MAX: Need = Need {
     undo: UNDO_SYSCTL,
     sysctls: |_, _| vec![("fs.file-max", FILES_UNLIMITED.to_string())],
     judge: |plan, host| {
-        let Some(seen) = host.number("fs.file-max") else { return not_shown("fs.file-max") };
+        let Some(seen) = host.number("fs.file-max") else { return not_shown(host, "fs.file-max") };
         let needed = plan.sockets + figures::FILES_BESIDE.value;
         if seen >= needed {
             return Verdict::Fine(if seen == FILES_UNLIMITED { "unlimited".into() } else { thousands(seen) });
         }
-        let said = format!("{}, {} are needed", thousands(seen), thousands(needed));
-        Verdict::Short(said, as_mends((FILE_MAX.sysctls)(plan, host)))
+        let said = format!("{}; needed: {}", thousands(seen), thousands(needed));
+        Verdict::Short(said, as_mends(host, (FILE_MAX.sysctls)(plan, host)))
     },
 };

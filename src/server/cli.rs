@@ -53,8 +53,8 @@ Exit code: 0 nothing is short, 1 something is short, 2 it could not be judged (w
 Examples:
   spillgate doctor --sockets 1000000 --config /etc/spillgate/spillgate.toml
   spillgate doctor --sockets 200000 --stalled 0.1 --proxies 4 --json | jq '.findings[] | select(.state == \"short\")'
-  systemd-run --pty -p LimitNOFILE=1048576 spillgate doctor --sockets 1000000
-      Limits are those of whoever asks: this asks with a limit of the unit.";
+
+Limits are those of spillgate.service where systemd runs this host and it is installed, else of whoever asks.";
 
 /// A WebSocket fan-out gateway: Redis Pub/Sub in, a million browsers out.
 #[derive(Clone, Debug, Parser)]
@@ -164,8 +164,10 @@ pub struct DoctorArgs {
 /// The generated files of `tuning/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Guide {
-    /// `99-spillgate.conf`.
+    /// `99-spillgate.conf` for this host: no value of it is lower than what the host has.
     Sysctl,
+    /// The same for any host, as it is shipped.
+    AnySysctl,
     /// `limits.conf`.
     Limits,
     /// The tables of `README.md`.

@@ -53,11 +53,15 @@ fn judge(arguments: &DoctorArgs, plan: &Plan) -> (String, ExitCode) {
 }
 
 fn print_guide(guide: Guide, plan: Plan) -> String {
-    // The committed files are for a host of eight cores, whatever this one has.
+    if guide == Guide::Sysctl {
+        let here = Host::read(Path::new("/"), RingProbe::Untried, None);
+        return doctor::sysctl_conf(&plan, Some(&here));
+    }
+    // The committed files are for any host, of eight cores, whatever this one has.
     let shards = if plan.config.shards == 0 { doctor::GUIDE_SHARDS } else { plan.config.shards };
     let plan = Plan { config: Config { shards, ..plan.config }, ..plan };
     match guide {
-        Guide::Sysctl => doctor::sysctl_conf(&plan),
+        Guide::Sysctl | Guide::AnySysctl => doctor::sysctl_conf(&plan, None),
         Guide::Limits => doctor::limits_conf(),
         Guide::Readme => doctor::readme_part(&plan),
     }
@@ -78,7 +82,7 @@ pub fn plan_of(config: &Config) -> Option<Plan> {
 /// One line about what this host is short of for the connections that are configured.
 pub fn shortage(plan: &Plan) -> Option<String> {
     // The rings are made already, and Redis is the source's to complain about.
-    let host = Host::read(Path::new("/"), RingProbe::Made(Vec::new()), None);
+    let host = Host::read_for_this_process(Path::new("/"), RingProbe::Made(Vec::new()));
     let report = doctor::examine(plan, &host);
     let short: Vec<_> = report.short().map(|finding| finding.need.id).filter(|id| PLAIN.contains(id)).collect();
     if short.is_empty() {

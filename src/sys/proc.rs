@@ -1,10 +1,9 @@
-//! What the kernel says of this process, of its control group and of its host, read from /proc and /sys/fs/cgroup.
+//! What the kernel says of this process and of its host, read from /proc.
 //!
-//! Whatever a host does not have (a control group, a limit, IPv4) is left out, and no error.
+//! Whatever a host does not have (a limit, IPv4) is left out, and no error.
 
 use super::host::{clock_ticks_per_second, page_bytes};
 use std::fs;
-use std::path::{Path, PathBuf};
 
 /// This process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,17 +24,6 @@ pub struct ProcessUse {
     pub threads: u64,
 }
 
-/// The control group of this process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CgroupUse {
-    /// Memory that counts against the limit, in bytes.
-    pub used_bytes: u64,
-    /// The limit, in bytes, where there is one.
-    pub max_bytes: Option<u64>,
-    /// How much of it is in sockets, in bytes, where the kernel tells.
-    pub socket_bytes: Option<u64>,
-}
-
 /// This host, or the container that it looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostUse {
@@ -53,15 +41,6 @@ pub struct HostUse {
     pub listen_overflows: Option<u64>,
 }
 
-/// Where the memory of a control group is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Cgroup {
-    directory: PathBuf,
-    used: &'static str,
-    max: &'static str,
-    socket: &'static str,
-}
-
 /// How this process is.
 pub fn process_use() -> ProcessUse {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -72,12 +51,6 @@ pub fn process_use() -> ProcessUse {
         ..process(&text("/proc/self/stat"), booted as f64, clock_ticks_per_second() as f64, page_bytes())
             .unwrap_or_default()
     }
-}
-
-/// How its control group is; `None` where there is none that has memory.
-pub fn cgroup_use() -> Option<CgroupUse> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    cgroups(&groups, Path::new("/sys/fs/cgroup")).iter().find_map(Cgroup::read)
 }
 
 /// How the host is.
@@ -115,43 +88,6 @@ fn process(stat: &str, booted: f64, ticks: f64, page: u64) -> Option<ProcessUse>
 fn fds_max(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
-}
-
-/// Where a process of these control groups may find its memory: its own group, and the mount's root, which is its own
-/// group where a container shows no more than that.
-fn cgroups(groups: &str, root: &Path) -> Vec<Cgroup> {
-    let found = groups.lines().filter_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        let memory = controllers.split(',').any(|controller| controller == "memory");
-        (memory || controllers.is_empty()).then(|| (memory, path.trim_start_matches('/')))
-    });
-    let at = |v1: bool, path: &str| match v1 {
-        true => Cgroup {
-            directory: root.join("memory").join(path),
-            used: "memory.usage_in_bytes",
-            max: "memory.limit_in_bytes",
-            socket: "memory.kmem.tcp.usage_in_bytes",
-        },
-        false => {
-            Cgroup { directory: root.join(path), used: "memory.current", max: "memory.max", socket: "memory.stat" }
-        }
-    };
-    found.flat_map(|(v1, path)| [at(v1, path), at(v1, "")]).collect()
-}
-
-impl Cgroup {
-    fn read(&self) -> Option<CgroupUse> {
-        let text = |name: &str| fs::read_to_string(self.directory.join(name)).ok();
-        let number = |name: &str| text(name)?.trim().parse::<u64>().ok();
-        let socket_bytes = match self.socket {
-            "memory.stat" => field(&text("memory.stat")?, "sock"),
-            name => number(name),
-        };
-        // Version 1 writes "no limit" as the largest number of pages.
-        let max_bytes = number(self.max).filter(|max| *max < i64::MAX as u64 / 2);
-        Some(CgroupUse { used_bytes: number(self.used)?, max_bytes, socket_bytes })
-    }
 }
 
 /// The number behind a name at the start of a line.
@@ -206,32 +142,6 @@ mod tests {
         };
         assert_eq!(process(stat, 1000.0, 100.0, 4096), Some(expected));
         assert_eq!(process("7 (a) S 1", 0.0, 100.0, 4096), None);
-    }
-
-    #[test]
-    fn a_control_group_is_found_in_both_versions_and_in_a_container() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        let read = |groups: &str| cgroups(groups, root.path()).iter().find_map(Cgroup::read);
-        assert_eq!(read("0::/\n"), None);
-        write("memory/a/memory.usage_in_bytes", "500\n");
-        write("memory/a/memory.limit_in_bytes", "9223372036854771712\n");
-        let used = CgroupUse { used_bytes: 500, max_bytes: None, socket_bytes: None };
-        assert_eq!(read("9:name=systemd:/\n4:cpu,memory:/a\n0::/\n"), Some(used));
-        write("system.slice/spillgate.service/memory.current", "900\n");
-        write("system.slice/spillgate.service/memory.max", "1000\n");
-        write("system.slice/spillgate.service/memory.stat", "anon 5\nsock 77\n");
-        let used = CgroupUse { used_bytes: 900, max_bytes: Some(1000), socket_bytes: Some(77) };
-        assert_eq!(read("0::/system.slice/spillgate.service\n"), Some(used));
-        write("memory.current", "3\n");
-        write("memory.max", "max\n");
-        write("memory.stat", "anon 5\n");
-        let used = CgroupUse { used_bytes: 3, max_bytes: None, socket_bytes: None };
-        assert_eq!(read("0::/docker/1234\n"), Some(used), "a container sees its own group as the root");
     }
 
     #[test]

@@ -55,7 +55,9 @@ const FINE: &[(&str, &str)] = &[
     ("sys/class/net/eth0/queues/rx-0/rps_cpus", "0"),
     ("sys/class/net/eth0/queues/rx-1/rps_cpus", "0"),
     ("sys/class/net/lo/queues/rx-0/rps_cpus", "0"),
+    ("sys/fs/cgroup/cgroup.procs", "1"),
     ("sys/fs/cgroup/system.slice/spillgate.service/memory.max", "max"),
+    ("sys/fs/cgroup/system.slice/spillgate.service/memory.high", "max"),
     ("sys/fs/cgroup/system.slice/spillgate.service/cpu.max", "max 100000"),
 ];
 
@@ -78,7 +80,7 @@ impl Fake {
             plan: Plan { proxies: Some(0), ..super::plan(1_000_000) },
             settings: BTreeMap::new(),
             ring: RingProbe::Made(Vec::new()),
-            redis: Some(RedisSeen::Here { version: "7.0.15".into(), limit: Ok(limit) }),
+            redis: Some(answering(Ok(limit))),
         };
         for (path, text) in FINE {
             fake.write(path, text);
@@ -95,6 +97,21 @@ impl Fake {
 
     pub fn remove(&self, path: &str) {
         fs::remove_file(self.root.path().join(path)).unwrap();
+    }
+
+    /// Hides a directory: it is empty, or not there at all.
+    pub fn hide(&self, path: &str, is_there: bool) {
+        let path = self.root.path().join(path);
+        fs::remove_dir_all(&path).unwrap();
+        if is_there {
+            fs::create_dir(path).unwrap();
+        }
+    }
+
+    /// Has systemd run it, with this unit.
+    pub fn systemd(&self, unit: &str) {
+        self.write("run/systemd/system/.keep", "");
+        self.write("etc/systemd/system/spillgate.service", unit);
     }
 
     /// Replaces a part of a file.
@@ -123,9 +140,13 @@ impl Fake {
         match mend.place() {
             "in the configuration file, above its first [section]" => self.set(&line),
             "in the configuration file, below [limits]" => self.set(&format!("limits.{line}")),
-            "in the unit, below [Service]" => self.limit(&line),
-            "on the kernel's command line, then boot" => {
-                let buckets = line.strip_prefix("thash_entries=").unwrap();
+            place if place.starts_with("in the unit, below [Service]") => {
+                self.write("etc/systemd/system/spillgate.service.d/override.conf", &format!("[Service]\n{line}"));
+            }
+            place if place.starts_with("in the shell that starts it") => self.limit(&line),
+            place if place.starts_with("as root, then boot") => {
+                let (_, buckets) = line.split_once("thash_entries=").unwrap();
+                let buckets = buckets.split('"').next().unwrap();
                 self.write("proc/sys/net/ipv4/tcp_ehash_entries", buckets);
             }
             "at Redis; its redis.conf keeps it" => self.tell_redis(&line),
@@ -172,12 +193,13 @@ impl Fake {
             .collect()
     }
 
-    /// A line of the unit, as the process would see it.
+    /// `ulimit -n N` or `ulimit -l KIB`, as the process would see it.
     fn limit(&self, line: &str) {
-        let (name, value) = line.split_once('=').unwrap();
-        let name = match name {
-            "LimitNOFILE" => "Max open files",
-            "LimitMEMLOCK" => "Max locked memory",
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        let value: u64 = value.parse().unwrap();
+        let (name, value) = match name {
+            "ulimit -n" => ("Max open files", value),
+            "ulimit -l" => ("Max locked memory", value << 10),
             other => panic!("{other} is no limit that a doctor names"),
         };
         let file = self.root.path().join("proc/self/limits");
@@ -190,11 +212,16 @@ impl Fake {
     }
 
     fn tell_redis(&mut self, line: &str) {
+        let (_, line) = line.split_once(" CONFIG SET ").unwrap();
         let words: Vec<u64> = line.split([' ', '\'']).filter_map(|word| word.parse().ok()).collect();
         let [hard, soft, soft_seconds] = words[..] else { panic!("three numbers in {line}") };
-        let limit = Ok(PubsubLimit { hard, soft, soft_seconds });
-        self.redis = Some(RedisSeen::Here { version: "7.0.15".into(), limit });
+        self.redis = Some(answering(Ok(PubsubLimit { hard, soft, soft_seconds })));
     }
+}
+
+/// A Redis that answers, with a limit for its subscribers or with why it does not tell.
+pub fn answering(limit: Result<PubsubLimit, String>) -> RedisSeen {
+    RedisSeen::Here { version: "7.0.15".into(), limit, client: "redis-cli -h 127.0.0.1 -p 6379".into() }
 }
 
 /// The configuration that a file with these lines gives.

@@ -1,6 +1,7 @@
 //! What is committed in `tuning/` is what the table of needs says, and every line of it belongs to a need.
 
 use spillgate::doctor::{FIGURES, NEEDS, Plan, examine, limits_conf, readme_part, sysctl_conf};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,7 @@ fn set() -> Vec<(String, String)> {
 #[test]
 fn the_committed_files_are_what_make_tuning_writes() {
     let plan = Plan::of_the_guide();
-    assert_eq!(committed("99-spillgate.conf"), sysctl_conf(&plan), "run `make tuning`");
+    assert_eq!(committed("99-spillgate.conf"), sysctl_conf(&plan, None), "run `make tuning`");
     assert_eq!(committed("limits.conf"), limits_conf(), "run `make tuning`");
     let readme = committed("README.md");
     let (_, rest) = readme.split_once(BEGIN).expect("the README says where its generated part begins");
@@ -60,6 +61,26 @@ fn every_line_of_the_sysctl_file_turns_a_known_need_green() {
         assert!(!is_short(&fake, id), "{name} = {value}");
     }
     assert_eq!(set().len(), short.len());
+}
+
+#[test]
+fn the_file_for_a_host_has_no_value_below_what_it_has() {
+    let mut fake = super::fake::Fake::fine();
+    fake.plan.sockets = 1;
+    let lines = |fake: &super::fake::Fake| {
+        let text = sysctl_conf(&fake.plan, Some(&fake.host()));
+        let lines = text.lines().filter_map(|line| line.split_once(" = ")).filter(|(name, _)| !name.contains(' '));
+        lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    let few = lines(&fake);
+    assert_eq!(few["net.ipv4.tcp_mem"], "1500000 2000000 3000000");
+    assert_eq!(few["net.ipv4.ip_local_port_range"], "10240 65535");
+    fake.plan.sockets = 2_000_000;
+    assert_eq!(lines(&fake)["net.ipv4.tcp_mem"], "2257470 3009961 4514940");
+    fake.remove("proc/sys/net/ipv4/tcp_mem");
+    assert!(!lines(&fake).contains_key("net.ipv4.tcp_mem"), "nobody knows what it has");
+    let text = sysctl_conf(&fake.plan, Some(&fake.host()));
+    assert!(text.contains("# net.ipv4.tcp_mem is left out") && text.contains("Generated for this host"), "{text}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod fake;
 mod guide;
 mod here;
+mod hidden;
 mod install;
 mod mends;
 #[path = "../common/redis.rs"]

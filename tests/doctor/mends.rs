@@ -1,10 +1,13 @@
 //! Every need, made short on a host that is fine but for that, named alone, and mended by the very lines that it says.
 
-use super::fake::Fake;
-use spillgate::doctor::{NEEDS, PubsubLimit, RedisSeen, Report, RingProbe, Verdict, examine};
+use super::fake::{Fake, answering};
+use spillgate::doctor::{NEEDS, PubsubLimit, Report, RingProbe, Verdict, examine};
 use std::collections::BTreeSet;
 
 type Spoil = fn(&mut Fake);
+
+/// What the unit that is shipped says of limits.
+const SHIPPED: &str = "[Service]\nLimitNOFILE=1048576\nLimitMEMLOCK=64M\n";
 
 /// How each need is made short. Some have several ways, and a few take another with them.
 const SHORT: &[(&str, &[&str], Spoil)] = &[
@@ -21,6 +24,9 @@ const SHORT: &[(&str, &[&str], Spoil)] = &[
         fake.set("limits.rings_per_shard = 4");
         fake.edit("proc/self/limits", "1048576", "32768");
     }),
+    // That of the unit, whatever the shell has.
+    ("nofile", &[], |fake| fake.systemd("[Service]\nLimitNOFILE=20000\nLimitMEMLOCK=64M\n")),
+    ("memlock", &[], |fake| fake.systemd("[Service]\nLimitNOFILE=1048576\nLimitMEMLOCK=64K\n")),
     ("capacity", &[], |fake| fake.set("limits.connections_per_shard_max = 100000")),
     ("file_max", &[], |fake| fake.write("proc/sys/fs/file-max", "1000000")),
     ("cgroup_memory", &[], |fake| {
@@ -29,9 +35,17 @@ const SHORT: &[(&str, &[&str], Spoil)] = &[
     ("cgroup_memory", &[], |fake| fake.write("sys/fs/cgroup/system.slice/memory.max", "4294967296")),
     ("cgroup_memory", &[], |fake| {
         fake.write("proc/self/cgroup", "4:memory:/docker/a\n0::/");
+        fake.write("sys/fs/cgroup/memory/cgroup.procs", "1");
         fake.write("sys/fs/cgroup/memory/docker/a/memory.limit_in_bytes", "4294967296");
     }),
+    ("cgroup_memory", &[], |fake| {
+        fake.write("sys/fs/cgroup/system.slice/spillgate.service/memory.high", "4294967296");
+        fake.write("sys/fs/cgroup/system.slice/memory.max", "2147483648");
+        fake.write("sys/fs/cgroup/system.slice/memory.high", "1073741824");
+    }),
+    ("cgroup_memory", &[], |fake| fake.systemd("[Service]\nMemoryMax=4G\n")),
     ("tcp_mem", &[], |fake| fake.write("proc/sys/net/ipv4/tcp_mem", "287898\t383867\t575796")),
+    ("tcp_mem", &[], |fake| fake.write("proc/sys/net/ipv4/tcp_mem", "10\t20\t900000000")),
     // Enough for a million that read, but not with 200,000 that do not.
     ("tcp_mem", &[], |fake| fake.write("proc/sys/net/ipv4/tcp_mem", "900000\t1200000\t1800000")),
     ("tcp_rmem", &[], |fake| fake.write("proc/sys/net/ipv4/tcp_rmem", "4096\t16777216\t16777216")),
@@ -68,8 +82,14 @@ const SHORT: &[(&str, &[&str], Spoil)] = &[
     }),
     ("cgroup_cpu", &[], |fake| {
         fake.write("proc/self/cgroup", "3:cpu,cpuacct:/docker/a\n0::/");
+        fake.write("sys/fs/cgroup/cpu,cpuacct/cgroup.procs", "1");
         fake.write("sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_quota_us", "150000");
         fake.write("sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_period_us", "100000");
+    }),
+    ("cgroup_cpu", &[], |fake| fake.systemd("[Service]\nCPUQuota=150%\n")),
+    ("shards", &[], |fake| {
+        fake.systemd("[Service]\nCPUAffinity=0-1\nCPUAffinity=2\n");
+        fake.set("shards = 4");
     }),
     ("governor", &[], |fake| fake.write("sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "powersave")),
     // Interrupts of all queues on a core that a shard has.
@@ -77,7 +97,16 @@ const SHORT: &[(&str, &[&str], Spoil)] = &[
     ("packet_cores", &[], |fake| fake.write("sys/class/net/eth0/queues/rx-0/rps_cpus", "4")),
     ("redis_output_buffer", &[], |fake| {
         let limit = PubsubLimit { hard: 1 << 20, soft: 1 << 20, soft_seconds: 10 };
-        fake.redis = Some(RedisSeen::Here { version: "6.0.16".into(), limit: Ok(limit) });
+        fake.redis = Some(answering(Ok(limit)));
+    }),
+    // Enough at once and for a moment, but a second later it is cut off.
+    ("redis_output_buffer", &[], |fake| {
+        let limit = PubsubLimit { hard: 64 << 20, soft: 16 << 20, soft_seconds: 1 };
+        fake.redis = Some(answering(Ok(limit)));
+    }),
+    ("redis_output_buffer", &[], |fake| {
+        let limit = PubsubLimit { hard: 0, soft: 1 << 20, soft_seconds: 600 };
+        fake.redis = Some(answering(Ok(limit)));
     }),
     ("redis_output_buffer", &[], |fake| fake.set("limits.update_bytes_max = 2097152")),
 ];
@@ -105,11 +134,11 @@ const BY_HAND: &[(&str, &[&str], Spoil)] = &[
 /// Needs that cannot be short: the gateway sees to them itself, or a Redis that is away is no fault of the host's.
 const NEVER: &[&str] = &["notsent_lowat", "redis"];
 
-fn short(report: &Report) -> BTreeSet<&'static str> {
+pub fn short(report: &Report) -> BTreeSet<&'static str> {
     report.short().map(|finding| finding.need.id).collect()
 }
 
-fn judged<'r>(report: &'r Report, id: &str) -> &'r Verdict {
+pub fn judged<'r>(report: &'r Report, id: &str) -> &'r Verdict {
     &report.findings.iter().find(|finding| finding.need.id == id).unwrap().verdict
 }
 
@@ -188,6 +217,10 @@ fn the_ceiling_of_descriptors_is_short_only_where_it_stops_their_mend() {
     let mends = judged(&report, "nr_open").mends().to_vec();
     mends.iter().for_each(|mend| fake.apply(mend));
     assert_eq!(short(&examine(&fake.plan, &fake.host())), BTreeSet::from(["nofile"]));
+    // Beyond the kernel's largest table rings are what helps, and no ceiling.
+    fake.plan.sockets = 6_000_000;
+    fake.write("proc/sys/fs/nr_open", "1048576");
+    assert!(!judged(&examine(&fake.plan, &fake.host()), "nr_open").is_short());
 }
 
 #[test]
@@ -240,7 +273,29 @@ fn what_has_no_consequence_is_not_called_short() {
         ("one address, where 16 proxies connect", |fake| fake.plan.proxies = Some(16)),
         ("Redis without a limit", |fake| {
             let limit = PubsubLimit { hard: 0, soft: 0, soft_seconds: 0 };
-            fake.redis = Some(RedisSeen::Here { version: "7.0.15".into(), limit: Ok(limit) });
+            fake.redis = Some(answering(Ok(limit)));
+        }),
+        ("locked memory for a gateway that may lock what it likes", |fake| {
+            fake.edit("proc/self/limits", "8388608", "524288");
+            fake.edit("proc/self/status", "Seccomp", "CapEff:\t000001ffffffffff\nSeccomp");
+        }),
+        ("Redis with a soft limit that is as good as a hard one", |fake| {
+            let limit = PubsubLimit { hard: 64 << 20, soft: 32 << 20, soft_seconds: 0 };
+            fake.redis = Some(answering(Ok(limit)));
+        }),
+        ("packets that were dropped long ago, where a queue holds one for each socket", |fake| {
+            fake.plan.sockets = 1000;
+            fake.write("proc/net/softnet_stat", "0000ffff 00000fff 00001000");
+            fake.write("proc/sys/net/core/netdev_budget", "1000");
+        }),
+        ("limits of a control group that are wide enough, or somebody else's", |fake| {
+            fake.write("sys/fs/cgroup/system.slice/spillgate.service/memory.max", "17179869184");
+            fake.write("sys/fs/cgroup/system.slice/other.service/memory.max", "1048576");
+        }),
+        ("a shell with little, where a unit has enough", |fake| {
+            fake.systemd(SHIPPED);
+            fake.edit("proc/self/limits", "1048576", "1024");
+            fake.edit("proc/self/limits", "8388608", "65536");
         }),
     ];
     for (what, change) in fine {
@@ -252,32 +307,69 @@ fn what_has_no_consequence_is_not_called_short() {
 }
 
 #[test]
-fn what_is_not_shown_is_neither_short_nor_fine() {
-    let mut fake = Fake::fine();
-    fake.plan.proxies = None;
-    fake.ring = RingProbe::Untried;
-    fake.redis = Some(RedisSeen::Here { version: "7.0.15".into(), limit: Err("NOPERM".into()) });
-    for path in ["net/ipv4/tcp_mem", "net/core/netdev_max_backlog", "net/ipv4/tcp_ehash_entries"] {
-        fake.remove(&format!("proc/sys/{path}"));
-    }
-    fake.remove("proc/self/limits");
+fn every_tight_control_group_is_named_by_its_file() {
+    let fake = Fake::fine();
+    let slice = "sys/fs/cgroup/system.slice";
+    fake.write(&format!("{slice}/spillgate.service/memory.high"), "4294967296");
+    fake.write(&format!("{slice}/spillgate.service/memory.max"), "34359738368");
+    fake.write(&format!("{slice}/memory.max"), "2147483648");
+    fake.write("proc/self/cgroup", "0::/system.slice/spillgate.service");
     let report = examine(&fake.plan, &fake.host());
-    assert_eq!(short(&report), BTreeSet::new());
-    let unknown: BTreeSet<_> = report.unknown().map(|finding| finding.need.id).collect();
-    let expected =
-        ["io_uring", "listen", "memlock", "nofile", "tcp_mem", "netdev_backlog", "ehash", "redis_output_buffer"];
-    assert_eq!(unknown, BTreeSet::from(expected));
-    fake.redis = Some(RedisSeen::Away("refused".into()));
-    assert!(matches!(judged(&examine(&fake.plan, &fake.host()), "redis"), Verdict::Unknown(_)));
+    let verdict = judged(&report, "cgroup_memory");
+    let files = ["spillgate.service/memory.high", "system.slice/memory.max"];
+    assert!(files.iter().all(|file| verdict.seen().contains(file)), "{}", verdict.seen());
+    assert!(!verdict.seen().contains("spillgate.service/memory.max"), "what is wide enough: {}", verdict.seen());
+    assert_eq!(verdict.mends().len(), 2, "{verdict:?}");
 }
 
 #[test]
-fn a_host_that_shows_nothing_at_all_is_judged_without_a_fault() {
-    let nothing = tempfile::TempDir::new().unwrap();
-    let host = spillgate::doctor::Host::read(nothing.path(), RingProbe::Untried, None);
-    let report = examine(&super::plan(1_000_000), &host);
-    assert!(report.unknown().count() > 10, "{}", report.text(false));
-    assert_eq!(report.json()["findings"].as_array().unwrap().len(), NEEDS.len());
+fn the_unit_is_judged_where_systemd_runs_it_and_else_the_shell() {
+    let fake = Fake::fine();
+    fake.edit("proc/self/limits", "1048576", "1024");
+    fake.write("usr/lib/systemd/system/spillgate.service", SHIPPED);
+    let nofile = |fake: &Fake| judged(&examine(&fake.plan, &fake.host()), "nofile").clone();
+    let own = nofile(&fake);
+    assert!(own.is_short() && own.seen().contains("this shell's"), "systemd does not run here: {own:?}");
+    fake.systemd(SHIPPED);
+    let unit = nofile(&fake);
+    let said = "LimitNOFILE= of /etc/systemd/system/spillgate.service; this shell has 1,024";
+    assert!(!unit.is_short() && unit.seen().contains(said), "{unit:?}");
+    // A drop-in goes before the unit, and one in /etc before one of the same name in /usr.
+    fake.write("usr/lib/systemd/system/spillgate.service.d/50-a.conf", "[Service]\nLimitNOFILE=1048576");
+    fake.write("etc/systemd/system/spillgate.service.d/50-a.conf", "[Service]\nLimitNOFILE=2048:4096");
+    let lowered = nofile(&fake);
+    let said = "4,096 (LimitNOFILE= of /etc/systemd/system/spillgate.service.d/50-a.conf;";
+    assert!(lowered.is_short() && lowered.seen().starts_with(said), "{lowered:?}");
+    let lines: Vec<_> = lowered.mends().iter().map(ToString::to_string).collect();
+    assert_eq!(lines[0], "LimitNOFILE=1048576", "no less than the unit that is shipped has");
+    assert!(!lines.iter().any(|line| line.starts_with("ulimit")), "the shell's is not the gateway's: {lines:?}");
+    // What the kernel does not allow is nobody's.
+    fake.write("etc/systemd/system/spillgate.service.d/50-a.conf", "[Service]\nLimitNOFILE=infinity");
+    fake.write("proc/sys/fs/nr_open", "100000");
+    let report = examine(&fake.plan, &fake.host());
+    assert_eq!(short(&report), BTreeSet::from(["nofile", "nr_open"]), "{}", report.text(false));
+}
+
+#[test]
+fn no_line_lowers_what_a_host_has() {
+    let present: &[(&str, &str, &str)] = &[
+        ("net.ipv4.tcp_mem", "net/ipv4/tcp_mem", "900000 1000000 90000000"),
+        ("net.ipv4.tcp_wmem", "net/ipv4/tcp_wmem", "8192 65536 131072"),
+        ("net.ipv4.ip_local_port_range", "net/ipv4/ip_local_port_range", "1024 9999"),
+    ];
+    let mut fake = Fake::fine();
+    fake.plan.proxies = None;
+    fake.set("listen = [\"127.0.0.1:8080\"]");
+    present.iter().for_each(|(_, path, value)| fake.write(&format!("proc/sys/{path}"), value));
+    let report = examine(&fake.plan, &fake.host());
+    let lines: Vec<_> = report.short().flat_map(|finding| finding.verdict.mends()).map(ToString::to_string).collect();
+    for line in [
+        "sysctl -w net.ipv4.tcp_mem='1128735 1504981 90000000'",
+        "sysctl -w net.ipv4.tcp_wmem='8192 65536 4194304'",
+        "sysctl -w net.ipv4.ip_local_port_range='1024 65535'",
+    ] {
+        assert!(lines.iter().any(|there| there == line), "{line} in {lines:#?}");
+    }
 }
 
 #[test]
@@ -288,10 +380,10 @@ fn memory_and_pages_follow_from_the_figures() {
     plan.stalled_share = 0.0;
     assert_eq!(plan.tcp_pages(), (1_000_000, 1_000_000));
     let rings = 4 * 1_310_720;
-    assert_eq!(plan.memory(&host), 1_000_000 * (226 + 4_085) + rings + (64 << 20));
+    assert_eq!(plan.memory(&host), 1_000_000 * (227 + 4_085) + rings + (64 << 20));
     plan.stalled_share = 1.0;
     assert_eq!(plan.tcp_pages().0, 1_000_000 * 14_438 / 4096 + 1);
-    assert_eq!(plan.memory(&host), 1_000_000 * (226 + 4_085 + 15_770 + 733) + rings + (64 << 20));
+    assert_eq!(plan.memory(&host), 1_000_000 * (227 + 4_085 + 15_770 + 455) + rings + (64 << 20));
     // A quarter each, and five standard deviations (433) more.
     assert_eq!(plan.per_shard(&host), 252_166);
 }
