@@ -17,8 +17,9 @@ RUN cargo build --release --locked && strip --strip-debug -o /spillgate target/r
 FROM ${BASE}
 COPY --from=build /spillgate /usr/bin/spillgate
 COPY LICENSE-APACHE LICENSE-MIT /usr/share/doc/spillgate/
-# A container has addresses of its own; publish 8080, and 9090 to nobody but your monitoring.
-ENV SPILLGATE_LISTEN=0.0.0.0:8080 SPILLGATE_ADMIN=0.0.0.0:9090
+# No setting is an ENV: it would go before what a mounted file says. Flags and variables of `docker run` go before the file.
+COPY tuning/container.toml /etc/spillgate/spillgate.toml
+ENV SPILLGATE_CONFIG=/etc/spillgate/spillgate.toml
 EXPOSE 8080 9090
 # Nobody: it writes nothing, and needs no right.
 USER 65534:65534

@@ -75,7 +75,7 @@ deb: build ## Build the Debian package, into target/debian; needs cargo-deb, and
 
 .PHONY: test-deb
 test-deb: deb ## Install the package into a clean Debian root (debootstrap, as root), run it there, and remove it
-	@tests/install debootstrap:debootstrap
+	@tests/install debootstrap:debootstrap lintian:lintian systemd-analyze:systemd
 	tests/deb $(TARGET_DIR)/debian/spillgate.deb
 
 .PHONY: fuzz

@@ -17,7 +17,10 @@ fn main() {
     let is_debug = std::env::var("PROFILE").is_ok_and(|profile| profile == "debug");
     let given = std::env::var("SOURCE_COMMIT").ok().filter(|commit| !commit.is_empty());
     let commit = match given {
-        Some(commit) => Some(commit),
+        Some(commit) if commit.bytes().all(|digit| digit.is_ascii_hexdigit()) => {
+            Some(commit.chars().take(DIGITS).collect())
+        }
+        Some(name) => Some(name),
         None if is_debug => Some("debug build".to_owned()),
         None => of_git().or_else(of_package),
     };

@@ -2,7 +2,7 @@
 //! documents and alerts name is there.
 
 use spillgate::{admin, config};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -72,17 +72,82 @@ fn every_alert_is_on_metrics_that_exist_and_has_a_section_that_says_what_to_do()
     }
 }
 
+/// README.md, CHANGELOG.md, docs/*.md, tuning/*.md.
+fn documents() -> Vec<String> {
+    let mut documents = vec!["README.md".to_owned(), "CHANGELOG.md".to_owned()];
+    for directory in ["docs", "tuning"] {
+        let entries = fs::read_dir(root().join(directory)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        documents.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("{directory}/{name}")));
+    }
+    documents
+}
+
+/// `a/b/../c` as `a/c`, in text only.
+fn joined(directory: &Path, link: &str) -> String {
+    let mut parts: Vec<&str> = directory.iter().map(|part| part.to_str().unwrap()).collect();
+    for part in link.split('/') {
+        if part == ".." {
+            parts.pop();
+        } else if part != "." {
+            parts.push(part);
+        }
+    }
+    parts.join("/")
+}
+
 #[test]
 fn links_between_our_documents_lead_somewhere() {
-    for path in ["README.md", "docs/getting-started.md", "docs/capacity.md", "docs/operations.md", "docs/metrics.md"] {
-        let text = read(path);
-        let directory = root().join(path).parent().unwrap().to_owned();
+    let mut found = 0;
+    for path in documents() {
+        let text = read(&path);
+        let directory = root().join(&path).parent().unwrap().to_owned();
         for link in links(&text).filter(|link| !link.contains("://")) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let target = if file.is_empty() { root().join(path) } else { directory.join(file) };
+            let target = if file.is_empty() { root().join(&path) } else { directory.join(file) };
             assert!(target.exists(), "{path}: {link}: there is no such file");
             let leads = anchor.is_empty() || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor);
             assert!(leads, "{path}: {link}: there is no such section");
+            found += 1;
+        }
+        // `[name]` and `[text][name]` have their `[name]: address`, and no address is left without use.
+        for line in text.lines().filter(|line| line.starts_with('[')) {
+            let Some((name, address)) = line.split_once("]: ") else { continue };
+            assert!(address.contains("://"), "{path}: {line}");
+            assert!(text.matches(&format!("{name}]")).count() > 1, "{path}: nobody uses {name}]");
+        }
+    }
+    assert!(found > 50, "{found}");
+}
+
+#[test]
+fn the_package_has_every_file_that_its_documents_link_to() {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
+    let asset = |asset: &toml::Value| (asset[0].as_str().unwrap().to_owned(), asset[1].as_str().unwrap().to_owned());
+    // Source and place of each file below the package's directory of documents.
+    let mut shipped = BTreeMap::new();
+    for (source, place) in assets.iter().map(asset) {
+        let Some(place) = place.strip_prefix("usr/share/doc/spillgate/") else { continue };
+        let (directory, name) = source.rsplit_once('/').unwrap_or((".", &source));
+        let Some((start, end)) = name.split_once('*') else {
+            shipped.insert(source.clone(), format!("{place}{name}"));
+            continue;
+        };
+        for entry in fs::read_dir(root().join(directory)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.starts_with(start) && name.ends_with(end) {
+                shipped.insert(format!("{directory}/{name}"), format!("{place}{name}"));
+            }
+        }
+    }
+    let places: BTreeSet<_> = shipped.values().cloned().collect();
+    for document in documents() {
+        let place = Path::new(shipped.get(&document).unwrap_or_else(|| panic!("{document} is not in the package")));
+        for link in links(&read(&document)).filter(|link| !link.contains("://") && !link.starts_with('#')) {
+            let file = link.split('#').next().unwrap();
+            let target = joined(place.parent().unwrap(), file);
+            assert!(places.contains(&target), "{document}: {link}: {target} is not in the package");
         }
     }
 }

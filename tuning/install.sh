@@ -1,247 +1,436 @@
-#!/bin/bash
-# Installs what lies beside it: kernel settings, limits, the unit, a configuration. Says what it does, changes nothing
-# twice, and takes it all back with --undo.
-set -euo pipefail
+#!/bin/sh
+# Installs what lies beside it: kernel settings, limits, the program, its unit, a configuration. Says what it does, changes
+# nothing twice, overwrites nobody's edits, and takes back with --undo what is still as it left it.
+#
+# For dash and bash. It may be interrupted anywhere: what is about to change is noted first, files are replaced whole, and
+# another run (or --undo) goes on from there.
+# shellcheck disable=SC3043  # `local`: dash and bash have it
+set -eu
 
 usage() {
   cat <<'TEXT'
-Usage: tuning/install.sh [--dry-run] [--undo] [--prefix DIR]
+Usage: tuning/install.sh [--dry-run] [--undo] [--force] [--binary PATH] [--prefix DIR]
 
   99-spillgate.conf   to /etc/sysctl.d, with what this host has where that is more, and sets it
   limits.conf         to /etc/security/limits.d/99-spillgate.conf
-  spillgate.service   to /etc/systemd/system
-  spillgate.toml      to /etc/spillgate, where there is none yet (without the file: what `spillgate config print` says)
+  spillgate           the program, to /usr/local/bin: the one of --binary, or one that lies beside this script
+  spillgate.service   to /etc/systemd/system, starting that program (else /usr/bin/spillgate, the package's)
+  spillgate.toml      to /etc/spillgate, where there is none yet (without the file: what `spillgate config print` says,
+                      commented out)
 
-  --dry-run     say what would be done, and do nothing
-  --undo        remove what was installed, and set the kernel settings back to what they were before the first time;
-                a configuration stays
-  --prefix DIR  put everything below DIR; kernel settings are set in DIR/proc/sys, where there is one
-                (DESTDIR in the environment means the same)
+A file that somebody else wrote, or has changed since this installed it, stays; the new one is written beside it, as
+FILE.spillgate-new. Nothing is enabled, started or restarted.
 
-What was before is kept in /var/lib/spillgate/sysctl.before, until --undo.
+  --dry-run      say what would be done, and do nothing
+  --undo         remove what was installed, and set the kernel settings back to what they were before the first time; but
+                 only what is still as it was left: what was changed since is named, and stays. So does a configuration
+  --force        replace changed files too; what was there is kept as FILE.before-spillgate, and --undo puts it back
+  --binary PATH  the program to install
+  --prefix DIR   put everything below DIR; kernel settings are set in DIR/proc/sys, where there is one
+                 (DESTDIR in the environment means the same)
+
+What was before and what was written is noted in /var/lib/spillgate, until --undo.
 TEXT
 }
 
-dry=
-undo=
+wrong() {
+  echo "install.sh: $*; see --help" >&2
+  exit 2
+}
+
+dry='' undo='' force='' binary=''
 prefix=${DESTDIR:-}
-while (($#)); do
+while [ $# -gt 0 ]; do
   case $1 in
     --dry-run) dry=1 ;;
     --undo) undo=1 ;;
-    --prefix)
-      [[ $# -ge 2 ]] || { echo "install.sh: --prefix needs a directory" >&2; exit 2; }
-      prefix=$2
+    --force) force=1 ;;
+    --binary | --prefix)
+      [ $# -ge 2 ] || wrong "$1 needs a path"
+      if [ "$1" = --binary ]; then binary=$2; else prefix=$2; fi
       shift
       ;;
+    --binary=*) binary=${1#--binary=} ;;
     --prefix=*) prefix=${1#--prefix=} ;;
-    -h | --help) usage; exit 0 ;;
-    *) echo "install.sh: $1 is unknown; see --help" >&2; exit 2 ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    *) wrong "$1 is unknown" ;;
   esac
   shift
 done
 prefix=${prefix%/}
+[ -z "$undo" ] || [ -z "$force$binary" ] || wrong '--undo goes with --dry-run and --prefix only'
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
 kernel=$prefix/proc/sys
-sysctl_file=$prefix/etc/sysctl.d/99-spillgate.conf
-limits_file=$prefix/etc/security/limits.d/99-spillgate.conf
-unit_file=$prefix/etc/systemd/system/spillgate.service
-config_file=$prefix/etc/spillgate/spillgate.toml
-before_file=$prefix/var/lib/spillgate/sysctl.before
+state=$prefix/var/lib/spillgate
+before=$state/sysctl.before # name=value, as it was before the first time
+set_to=$state/sysctl.set    # name=value, as it was set here; two of a name while one takes the other's place
+installed=$state/installed  # checksum and path of each file that was written; two of a path likewise
+# Below the prefix, as they are noted.
+sysctl_file=/etc/sysctl.d/99-spillgate.conf
+limits_file=/etc/security/limits.d/99-spillgate.conf
+unit_file=/etc/systemd/system/spillgate.service
+program_file=/usr/local/bin/spillgate
+config_file=/etc/spillgate/spillgate.toml
 
-if [[ -z $prefix && -z $dry ]] && ((EUID != 0)); then
-  echo "install.sh: run it as root, or with --dry-run to see what it would do" >&2
+if [ -z "$prefix$dry" ] && [ "$(id -u)" != 0 ]; then
+  echo 'install.sh: run it as root, or with --dry-run to see what it would do' >&2
   exit 1
 fi
+if [ -z "$binary" ] && [ -f "$here/spillgate" ] && [ -x "$here/spillgate" ]; then
+  binary=$here/spillgate
+fi
+if [ -n "$binary" ] && ! { [ -f "$binary" ] && [ -x "$binary" ]; }; then
+  wrong "--binary $binary is no program"
+fi
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+failed=''
 
 say() { echo "${dry:+would }$*"; }
+complain() {
+  echo "install.sh: $*" >&2
+  failed=1
+}
+is_there() { [ -e "$1" ] || [ -L "$1" ]; }
 
-# Puts stdin into a file, if it is not the same already.
+# Takes the lines that match $2 out of the notes $1 and adds the line $3 (none if empty), at once or not at all.
+renote() {
+  [ -z "$dry" ] || return 0
+  mkdir -p "$state"
+  {
+    [ ! -e "$1" ] || grep -vE "$2" "$1" || :
+    [ -z "$3" ] || echo "$3"
+  } >"$1.tmp"
+  mv "$1.tmp" "$1"
+}
+
+# The lines of the notes $1 that match $2.
+noted() { [ ! -e "$1" ] || grep -E "$2" "$1" || :; }
+
+checksum() { sha256sum <"$1" | cut -d ' ' -f 1; }
+# A name or a path as a pattern.
+literally() { echo "$1" | sed 's/[.]/[.]/g'; }
+
+# Whether the file at $1 is one that this script wrote, and nobody has changed it.
+is_ours() {
+  [ -f "$prefix$1" ] && [ ! -L "$prefix$1" ] &&
+    [ -n "$(noted "$installed" "^$(checksum "$prefix$1")  $(literally "$1")\$")" ]
+}
+
+# Puts the file $2 at $1, with the mode $3, unless somebody else's is there.
 put() {
-  local file=$1 new
-  new=$(mktemp)
-  cat >"$new"
-  if cmp --silent "$new" "$file"; then
-    rm -f "$new"
+  local file="$prefix$1" new="$2" mode="$3" sum
+  if is_there "$file" && cmp -s "$new" "$file"; then
     echo "$file is as it should be"
+  elif is_there "$file" && [ -z "$force" ] && ! is_ours "$1"; then
+    if [ -n "$(noted "$installed" "  $(literally "$1")\$")" ]; then
+      echo "$file was changed since it was installed, and stays (--force replaces it)"
+    else
+      echo "$file is there already, not from here, and stays (--force replaces it)"
+    fi
+    cmp -s "$new" "$file.spillgate-new" || say "write $file.spillgate-new, to compare"
+    [ -n "$dry" ] || install -m "$mode" "$new" "$file.spillgate-new"
     return
+  else
+    if is_there "$file" && ! is_ours "$1"; then
+      say "keep what is there as $file.before-spillgate"
+      [ -n "$dry" ] || mv --backup=numbered "$file" "$file.before-spillgate"
+    fi
+    if [ -z "$dry" ]; then
+      sum=$(checksum "$new")
+      renote "$installed" "^$sum  $(literally "$1")\$" "$sum  $1"
+    fi
+    replace "$file" "$new" "$mode"
+    if [ -z "$dry" ]; then
+      renote "$installed" "  $(literally "$1")\$" "$sum  $1"
+    fi
   fi
-  say "write $file"
-  if [[ -z $dry ]]; then
-    mkdir -p "$(dirname "$file")"
-    install --mode=644 "$new" "$file"
-  fi
-  rm -f "$new"
+  remove "$1.spillgate-new"
+}
+
+# Puts $2 in the place of $1, with the mode $3; until it is whole, under a name that sysctl, PAM and systemd do not read.
+replace() {
+  say "write $1"
+  [ -z "$dry" ] || return 0
+  mkdir -p "$(dirname "$1")"
+  install -m "$3" "$2" "$1.spillgate-tmp"
+  mv "$1.spillgate-tmp" "$1"
 }
 
 remove() {
-  if [[ ! -e $1 ]]; then
-    return
-  fi
-  say "remove $1"
-  [[ -n $dry ]] || rm -f "$1"
+  is_there "$prefix$1" || return 0
+  say "remove $prefix$1"
+  [ -n "$dry" ] || rm -f "$prefix$1"
 }
+
+# Takes a file back, if it is as it was left.
+take_back() {
+  local file="$prefix$1"
+  remove "$1.spillgate-new"
+  remove "$1.spillgate-tmp"
+  if is_ours "$1"; then
+    remove "$1"
+  elif is_there "$file" && [ -n "$(noted "$installed" "  $(literally "$1")\$")" ]; then
+    echo "$file was changed since it was installed, and stays${2:+: $2}"
+  elif is_there "$file"; then
+    echo "$file is not from here, and stays"
+  fi
+  if is_there "$file.before-spillgate"; then
+    # In a dry run ours is still there.
+    if is_there "$file" && { [ -z "$dry" ] || ! is_ours "$1"; }; then
+      echo "$file.before-spillgate stays beside it"
+    else
+      say "put $file.before-spillgate back"
+      [ -n "$dry" ] || mv "$file.before-spillgate" "$file"
+    fi
+  fi
+  if [ -e "$installed" ]; then
+    renote "$installed" "  $(literally "$1")\$" ''
+  fi
+}
+
+# Where the kernel has a setting.
+kernel_file() { echo "$kernel/$(echo "$1" | tr . /)"; }
 
 # A kernel setting as it is, its numbers parted by one space; fails where there is none.
 running() {
-  local words
-  { read -r -a words <"$kernel/${1//.//}"; } 2>/dev/null || return 1
-  echo "${words[*]}"
+  local file words
+  file=$(kernel_file "$1")
+  [ -r "$file" ] || return 1
+  words=$(tr -s ' \t\n' ' ' <"$file") || return 1
+  echo "${words% }"
 }
 
-# What it was before this installed anything: nothing, if that was never noted.
-noted() {
-  [[ -e $before_file ]] || return 0
-  local name value
-  while IFS='=' read -r name value; do
-    if [[ $name == "$1" ]]; then
-      echo "$value"
-    fi
-  done <"$before_file"
-}
-
+# Sets a kernel setting; fails, with a word why, where it cannot be set.
 set_running() {
-  local name=$1 value=$2
-  if [[ $(running "$name") == "$value" ]]; then
-    return
+  local file
+  file=$(kernel_file "$1")
+  say "set $1 = $2 (it is $(running "$1"))"
+  [ -z "$dry" ] || return 0
+  if [ ! -w "$file" ]; then
+    complain "$1 cannot be set here: $file is read-only (a container? set it on the host, or by the engine's --sysctl)"
+    return 1
   fi
-  say "set $name = $value (it is $(running "$name"))"
-  if [[ -z $dry ]] && ! { echo "$value" >"$kernel/${name//.//}"; } 2>/dev/null; then
-    echo "install.sh: the kernel does not take $name = $value here" >&2
-    failed=1
+  if ! { echo "$2" >"$file"; } 2>/dev/null || [ "$(running "$1")" != "$2" ]; then
+    complain "the kernel does not take $1 = $2 here"
+    return 1
   fi
 }
 
 # What a host is given that has $2 where $3 is wanted, of the setting $1: number by number the larger one, so that nothing
 # is lowered, whoever raised it and when.
 raised() {
-  local name=$1 has wanted i
-  read -r -a has <<<"$2"
-  read -r -a wanted <<<"$3"
-  case $name in
-    net.ipv4.ip_local_port_range)
-      echo "$((has[0] < wanted[0] ? has[0] : wanted[0])) $((has[1] > wanted[1] ? has[1] : wanted[1]))"
-      return
-      ;;
-    net.ipv4.tcp_slow_start_after_idle)
-      echo "$3"
-      return
-      ;;
-  esac
-  for i in "${!wanted[@]}"; do
-    ((${has[i]:-0} < wanted[i])) || wanted[i]=${has[i]}
+  local name="$1" wanted="$3" result='' number has
+  if [ "$name" = net.ipv4.tcp_slow_start_after_idle ]; then
+    echo "$wanted"
+    return
+  fi
+  # shellcheck disable=SC2086  # number by number
+  set -- $2
+  for number in $wanted; do
+    has=${1:-$number}
+    [ $# -eq 0 ] || shift
+    if [ "$name" = net.ipv4.ip_local_port_range ] && [ -z "$result" ]; then
+      [ "$has" -gt "$number" ] || number=$has # the first port: the lower one
+    elif [ "$has" -gt "$number" ]; then
+      number=$has
+    fi
+    result="$result${result:+ }$number"
   done
-  echo "${wanted[*]}"
+  echo "$result"
 }
 
 # The sysctl file for this host, on stdout.
 sysctls_for_here() {
-  local line name value has
+  local line name has
   while IFS= read -r line; do
-    if [[ $line != [a-z]*' = '* ]]; then
-      echo "$line"
-      continue
-    fi
     name=${line%% = *}
-    value=${line#* = }
-    if [[ ! -d $kernel ]]; then
-      echo "$line"
-    elif ! has=$(running "$name"); then
-      echo "# $line   # this host has no such setting"
-    else
-      echo "$name = $(raised "$name" "$has" "$value")"
-    fi
+    case $line in
+      [a-z]*' = '*)
+        if [ ! -d "$kernel" ]; then
+          echo "$line"
+        elif ! has=$(running "$name"); then
+          echo "# $line   # this host has no such setting"
+        else
+          echo "$name = $(raised "$name" "$has" "${line#* = }")"
+        fi
+        ;;
+      *) echo "$line" ;;
+    esac
   done <"$here/99-spillgate.conf"
 }
 
-# Notes what is about to be changed, once.
-note_before() {
-  local name=$1 value
-  [[ -z $(noted "$name") ]] || return 0
-  value=$(running "$name")
-  say "note $name = $value in $before_file"
-  if [[ -z $dry ]]; then
-    mkdir -p "$(dirname "$before_file")"
-    echo "$name=$value" >>"$before_file"
+# Notes a kernel setting as it is, once, and then sets it.
+change_running() {
+  local name="$1" value="$2" has pattern
+  has=$(running "$name")
+  [ "$has" != "$value" ] || return 0
+  pattern="^$(literally "$name")="
+  if [ -z "$(noted "$before" "$pattern")" ]; then
+    renote "$before" "$pattern" "$name=$has"
+  fi
+  renote "$set_to" "^$(literally "$name")=$value\$" "$name=$value"
+  if set_running "$name" "$value"; then
+    renote "$set_to" "$pattern" "$name=$value"
   fi
 }
 
 install_sysctls() {
-  local text line
-  text=$(sysctls_for_here)
-  if [[ -d $kernel ]]; then
-    while IFS= read -r line; do
-      if [[ $line == [a-z]*' = '* ]]; then
-        note_before "${line%% = *}"
-      fi
-    done <<<"$text"
-  fi
-  put "$sysctl_file" <<<"$text"
-  if [[ ! -d $kernel ]]; then
+  local line
+  sysctls_for_here >"$scratch/sysctl"
+  put "$sysctl_file" "$scratch/sysctl" 644
+  if [ ! -d "$kernel" ]; then
     echo "$kernel is not there: nothing is set now, but at the next boot"
     return
   fi
+  grep -E '^[a-z].* = ' "$scratch/sysctl" >"$scratch/settings" || :
   while IFS= read -r line; do
-    if [[ $line == [a-z]*' = '* ]]; then
-      set_running "${line%% = *}" "${line#* = }"
+    change_running "${line%% = *}" "${line#* = }"
+  done <"$scratch/settings"
+}
+
+# Sets back what is still as it was set here.
+undo_sysctls() {
+  local name value has pattern
+  [ -e "$before" ] || return 0
+  cp "$before" "$scratch/before"
+  while IFS='=' read -r name value; do
+    has=$(running "$name") || continue
+    pattern="^$(literally "$name")="
+    if [ "$has" != "$value" ]; then
+      if [ -z "$(noted "$set_to" "$pattern$has\$")" ]; then
+        echo "$name = $has was changed since it was set, and stays (it was $value before)"
+      elif ! set_running "$name" "$value"; then
+        continue # stays noted, for another try
+      fi
     fi
-  done <<<"$text"
+    renote "$before" "$pattern" ''
+    renote "$set_to" "$pattern" ''
+  done <"$scratch/before"
+}
+
+# What the unit is to start; nothing where there is no program. One that was installed from here stays the one.
+program_of_unit() {
+  if [ -n "$binary" ] || is_ours "$program_file"; then
+    echo "$program_file"
+  elif is_there "$prefix/usr/bin/spillgate"; then
+    echo /usr/bin/spillgate
+  elif is_there "$prefix$program_file"; then
+    echo "$program_file"
+  fi
+}
+
+install_unit() {
+  local program
+  program=$(program_of_unit)
+  if [ -z "$program" ]; then
+    echo 'missing: /usr/bin/spillgate, which the unit starts (mend: --binary PATH here, or the Debian package)'
+  fi
+  sed "s|^ExecStart=/usr/bin/spillgate |ExecStart=${program:-/usr/bin/spillgate} |" "$here/spillgate.service" >"$scratch/unit"
+  put "$unit_file" "$scratch/unit" 644
+  tell_systemd
 }
 
 install_config() {
-  if [[ -e $config_file ]]; then
-    echo "$config_file is there already, and stays"
-  elif [[ -e $here/spillgate.toml ]]; then
-    put "$config_file" <"$here/spillgate.toml"
-  elif command -v spillgate >/dev/null; then
-    local text
-    text=$(env -i PATH="$PATH" spillgate config print)
-    put "$config_file" <<<"$text"
-  else
-    echo "no configuration is written: \`spillgate\` is not installed (later: spillgate config print > $config_file)"
+  local file="$prefix$config_file" program
+  if is_there "$file"; then
+    echo "$file is there already, and stays"
+    return
   fi
+  program=${binary:-$(command -v spillgate || :)}
+  if [ -e "$here/spillgate.toml" ]; then
+    cp "$here/spillgate.toml" "$scratch/config"
+  elif [ -n "$program" ]; then
+    # Commented out: a default that changes with an upgrade holds for whoever did not set it.
+    env -i PATH="$PATH" "$program" config print >"$scratch/settings"
+    sed -E 's/^([a-z_]+ = )/# \1/' "$scratch/settings" >"$scratch/config"
+  else
+    echo "missing: $file, without which the unit does not start (later: spillgate config print >$file)"
+    return
+  fi
+  replace "$file" "$scratch/config" 644
 }
+
+has_systemd() { [ -z "$prefix" ] && [ -d /run/systemd/system ]; }
 
 # systemd is told only of this host's own units, and only where it runs.
 tell_systemd() {
-  if [[ -z $prefix && -d /run/systemd/system ]]; then
-    say "tell systemd (systemctl daemon-reload)"
-    [[ -n $dry ]] || systemctl daemon-reload
+  has_systemd || return 0
+  say 'tell systemd (systemctl daemon-reload)'
+  [ -n "$dry" ] || systemctl daemon-reload || complain 'systemd does not reload its units (systemctl daemon-reload)'
+}
+
+# One run at a time: the notes are one run's.
+lock() {
+  [ -z "$dry" ] && command -v flock >/dev/null || return 0
+  exec 9<"$state"
+  flock --nonblock 9 || {
+    echo "install.sh: another run of it is at work (it holds $state)" >&2
+    exit 1
+  }
+}
+
+undo_all() {
+  if [ -d "$state" ]; then
+    lock
+    undo_sysctls
+  fi
+  take_back "$sysctl_file" 'what it says is set again at the next boot'
+  take_back "$limits_file"
+  if has_systemd && is_ours "$unit_file" &&
+    { systemctl --quiet is-active spillgate.service || systemctl --quiet is-enabled spillgate.service; } 2>/dev/null; then
+    complain 'the service runs or is enabled: its unit and program stay (systemctl disable --now spillgate, then again)'
+  else
+    if is_ours "$unit_file"; then
+      take_back "$unit_file"
+      tell_systemd
+    else
+      take_back "$unit_file"
+    fi
+    take_back "$program_file"
+  fi
+  remove "$config_file.spillgate-tmp"
+  if is_there "$prefix$config_file"; then
+    echo "$prefix$config_file stays"
+  fi
+  # What could not be set back stays noted.
+  if [ -z "$failed$dry" ] && [ -d "$state" ]; then
+    rm -f "$before" "$set_to" "$installed" "$state"/*.tmp
+    rmdir "$state" 2>/dev/null || :
   fi
 }
 
-failed=
-if [[ -n $undo ]]; then
-  if [[ -e $before_file ]]; then
-    while IFS='=' read -r name value; do
-      if running "$name" >/dev/null; then
-        set_running "$name" "$value"
-      fi
-    done <"$before_file"
+install_all() {
+  if [ -z "$dry" ]; then
+    mkdir -p "$state"
+    lock
   fi
-  # A value that could not be set back stays noted, for another try.
-  [[ -n $failed ]] || remove "$before_file"
-  remove "$sysctl_file"
-  remove "$limits_file"
-  if [[ -e $unit_file ]]; then
-    remove "$unit_file"
-    tell_systemd
-  fi
-  if [[ -e $config_file ]]; then
-    echo "$config_file stays"
-  fi
-else
-  if [[ -e $here/99-spillgate.conf ]]; then
+  if [ -e "$here/99-spillgate.conf" ]; then
     install_sysctls
   fi
-  if [[ -e $here/limits.conf ]]; then
-    put "$limits_file" <"$here/limits.conf"
+  if [ -e "$here/limits.conf" ]; then
+    put "$limits_file" "$here/limits.conf" 644
   fi
-  if [[ -e $here/spillgate.service ]]; then
-    put "$unit_file" <"$here/spillgate.service"
-    tell_systemd
+  if [ -n "$binary" ]; then
+    put "$program_file" "$binary" 755
+  fi
+  if [ -e "$here/spillgate.service" ]; then
+    install_unit
   fi
   install_config
+}
+
+if [ -n "$undo" ]; then
+  undo_all
+else
+  install_all
 fi
-[[ -z $failed ]]
+[ -z "$failed" ]

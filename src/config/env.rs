@@ -7,12 +7,16 @@ use super::error::{Mistake, Origin};
 use super::layers::Layers;
 use super::schema::{Kind, Setting, VARIABLE_PREFIX, schema, similar};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use toml::de::DeValue;
 use toml::{Spanned, Value};
 
 /// The variable that names the configuration file; the one of ours that is no setting.
 pub const FILE_VARIABLE: &str = "SPILLGATE_CONFIG";
+
+/// The protocols that a Service can have.
+const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
 /// Our variables, told from everybody else's.
 pub(super) struct Variables {
@@ -88,15 +92,41 @@ fn quoted(value: &str) -> String {
     Value::String(value.to_owned()).to_string()
 }
 
+/// Names of those variables that begin like ours and announce a Service, sorted: nobody's settings, but worth a line.
+pub fn service_links(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
+    let is_link = |name: &str, value: &OsString| {
+        schema().setting_of_variable(name).is_none() && is_service_link(name, &value.to_string_lossy())
+    };
+    let mut links: Vec<_> = ours(variables).settings.into_iter().filter(|(name, value)| is_link(name, value)).collect();
+    links.sort();
+    links.into_iter().map(|(name, _)| name).collect()
+}
+
 /// Kubernetes announces a Service called `spillgate` or `spillgate-…` to every pod beside it under names that begin like
-/// ours (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>); nobody wrote those.
+/// ours (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>); nobody wrote those. Only
+/// these names with such values: anything else that looks like it is somebody's mistake.
 fn is_service_link(name: &str, value: &str) -> bool {
-    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
-    let port = name.split_once("_PORT_").map(|(_, port)| port.trim_start_matches(|c: char| c.is_ascii_digit()));
-    name.ends_with("_SERVICE_HOST")
-        || name.contains("_SERVICE_PORT")
-        || (name.ends_with("_PORT") && is_url)
-        || port.is_some_and(|rest| ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| rest.starts_with(protocol)))
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
+    let protocol_of_url = value.split_once("://").map_or("", |(protocol, _)| protocol);
+    if name.ends_with("_SERVICE_HOST") {
+        return is_address(value);
+    }
+    if name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
+        return is_port(value);
+    }
+    // Of each port {SERVICE}_PORT_{NUMBER}_{PROTOCOL}, and that with _PROTO, _PORT or _ADDR; of the first {SERVICE}_PORT.
+    let of_a_port = name.split_once("_PORT_").and_then(|(_, rest)| rest.split_once('_'));
+    match of_a_port.filter(|(number, _)| is_port(number)) {
+        Some((number, rest)) => PROTOCOLS.iter().any(|protocol| match rest.strip_prefix(&protocol.to_uppercase()) {
+            Some("") => protocol_of_url == *protocol,
+            Some("_PROTO") => value == *protocol,
+            Some("_PORT") => value == number,
+            Some("_ADDR") => is_address(value),
+            _ => false,
+        }),
+        None => name.ends_with("_PORT") && PROTOCOLS.contains(&protocol_of_url),
+    }
 }
 
 fn similar_variable(unknown: &str) -> Option<String> {
@@ -162,14 +192,43 @@ mod tests {
 
     #[test]
     fn what_kubernetes_announces_is_nobodys_setting() {
+        // As `kubectl exec POD -- env` shows it for the Services spillgate (8080, 9090) and spillgate-admin.
         let announced = [
             ("SPILLGATE_SERVICE_HOST", "10.0.0.11"),
+            ("SPILLGATE_SERVICE_PORT", "8080"),
             ("SPILLGATE_SERVICE_PORT_HTTP", "8080"),
             ("SPILLGATE_PORT", "tcp://10.0.0.11:8080"),
+            ("SPILLGATE_PORT_8080_TCP", "tcp://10.0.0.11:8080"),
+            ("SPILLGATE_PORT_8080_TCP_PROTO", "tcp"),
+            ("SPILLGATE_PORT_8080_TCP_PORT", "8080"),
             ("SPILLGATE_PORT_8080_TCP_ADDR", "10.0.0.11"),
-            ("SPILLGATE_ADMIN_PORT_9090_TCP", "tcp://10.0.0.12:9090"),
-            ("SPILLGATEWAY", "somebody else's"),
+            ("SPILLGATE_PORT_9090_SCTP", "sctp://10.0.0.11:9090"),
+            ("SPILLGATE_ADMIN_SERVICE_HOST", "fd00::12"),
+            ("SPILLGATE_ADMIN_PORT_9090_TCP", "tcp://[fd00::12]:9090"),
         ];
         assert_eq!(load_variables(&announced), Ok(Config::default()));
+        let mut names = announced.map(|(name, _)| name.to_owned());
+        names.sort();
+        let with_others = [("SPILLGATE_SHARDS", "2"), ("SPILLGATE_CONFIG", "f"), ("SPILLGATEWAY", "somebody else's")];
+        let variables = announced.iter().chain(&with_others).map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(super::service_links(variables), names);
+    }
+
+    #[test]
+    fn what_only_looks_like_kubernetes_is_refused() {
+        for (name, value) in [
+            ("SPILLGATE_PORT", "8080"),
+            ("SPILLGATE_PORT", "http://10.0.0.11:8080"),
+            ("SPILLGATE_ADMIN_PORT", "9090"),
+            ("SPILLGATE_SERVICE_HOST", "spillgate.example"),
+            ("SPILLGATE_SERVICE_PORT", "http"),
+            ("SPILLGATE_PORT_8080", "tcp://10.0.0.11:8080"),
+            ("SPILLGATE_PORT_8080_TCP", "8080"),
+            ("SPILLGATE_PORT_8080_TCP_ADDRESS", "10.0.0.11"),
+            ("SPILLGATE_PORT_HTTP_TCP", "tcp://10.0.0.11:8080"),
+        ] {
+            let error = load_variables(&[(name, value)]).unwrap_err();
+            assert!(error.starts_with(&format!("{name}: unknown variable")), "{name}={value}: {error}");
+        }
     }
 }

@@ -18,7 +18,7 @@ mod secret;
 mod settings;
 
 pub use check::{Rule, Violation};
-pub use env::FILE_VARIABLE;
+pub use env::{FILE_VARIABLE, service_links};
 pub use error::{ADDRESS_EXPECTED, ConfigError, Mistake, Origin, Position, Problem};
 pub use flags::Overrides;
 pub use layers::load;

@@ -84,6 +84,10 @@ fn form(asked: LogFormat) -> Form {
 fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
     let signals = signals()?;
     tracing::info!("spillgate {}: {}", cli::VERSION, config::summary(&config));
+    let links = config::service_links(std::env::vars_os());
+    if !links.is_empty() {
+        tracing::info!("variables that announce a Service of Kubernetes are no settings: {}", links.join(", "));
+    }
     let planned = (!demo).then(|| doctor::plan_of(&config)).flatten();
     let gateway = Gateway::start(config, demo.then_some(demo::PAGE))?;
     if let Some(short) = planned.and_then(|plan| doctor::shortage(&plan)) {

@@ -113,3 +113,9 @@ def test_a_flag_goes_before_a_variable_before_the_file(start, file):
 def test_help_is_there_and_exits_0(arguments):
     helped = run_spillgate(*arguments)
     assert helped.returncode == 0 and "spillgate" in helped.stdout
+
+
+def test_what_kubernetes_announces_is_told_and_stops_nothing(start):
+    gateway = start(listen="127.0.0.1:0", PORT="tcp://10.0.0.11:8080", SERVICE_HOST="10.0.0.11")
+    told = [line for line in gateway.log if "announce" in line]
+    assert len(told) == 1 and "SPILLGATE_PORT, SPILLGATE_SERVICE_HOST" in told[0] and "INFO" in told[0], told
