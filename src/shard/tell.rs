@@ -4,7 +4,6 @@
 //! whole), none holds anything that a client has sent, and a proxy's health check makes none.
 
 use super::Shard;
-use super::conn::{Kept, Preface, State};
 use crate::ids::ConnId;
 use crate::metrics::EndReason;
 use crate::sys::Ring;
@@ -19,10 +18,7 @@ impl<R: Ring> Shard<R> {
 
     /// A connection ends, for the reason that comes back.
     pub(super) fn tell_end(&mut self, id: ConnId, why: &str, reason: EndReason) -> EndReason {
-        let (_, conn) = self.conns.at(id.slot.0);
-        let asked = conn.state != State::Request || !matches!(conn.kept, Kept::Nothing);
-        let went = matches!(reason, EndReason::Vanished | EndReason::SocketError);
-        if conn.preface == Preface::Local && !asked && went {
+        if reason == EndReason::HealthCheck || self.is_check(id, reason) {
             return EndReason::HealthCheck;
         }
         let (label, why) = (reason.label(), Some(why).filter(|why| !why.is_empty()));

@@ -27,6 +27,9 @@ pub struct Scrape {
     /// What was delivered in the last minute of what was due in it.
     pub fan_out_ratio: f64,
     pub kernel: Option<Kernel>,
+    /// Connections of the admin interface now, and those that lost their places.
+    pub admin_connections: u64,
+    pub admin_cut: u64,
     pub process: ProcessUse,
     pub cgroup: Option<CgroupUse>,
     pub host: HostUse,
@@ -57,6 +60,8 @@ impl Scrape {
                 due => now.delivered.saturating_sub(begin.delivered) as f64 / due as f64,
             },
             kernel: view.recent.kernel(),
+            admin_connections: view.crowd.connections(),
+            admin_cut: view.crowd.cut(),
             process: process_use(),
             cgroup: cgroup_use(),
             host: host_use(),
