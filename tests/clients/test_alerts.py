@@ -304,7 +304,23 @@ def gone(causes):
     causes.steps.append(kill)
 
 
+def crashing(causes):
+    """A gateway that is killed again and again, and started again each time."""
+    first = causes.gateway("crashing", expects=["Restarted"])
+
+    def crash():
+        running = first
+        for _ in range(6):
+            running.kill()
+            running = Gateway("--shards", 1, admin=target(first), SERVER_ID="crashing")
+            causes.stack.callback(running.end)
+            yield
+
+    causes.steps.append(crash)
+
+
 CAUSES = [
+    crashing,
     full,
     stalled,
     hopeless,

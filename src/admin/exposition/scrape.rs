@@ -7,7 +7,10 @@ use crate::metrics::{Recorded, ShardCounters, SourceCounters, latency_histogram}
 use crate::shard::Shared;
 use crate::sys::{CgroupUse, HostUse, ProcessUse, cgroup_use, host_use, process_use};
 use hdrhistogram::Histogram;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+/// When the process started. The kernel tells it anew after the host's clock was set, and that would look like a restart.
+static STARTED: OnceLock<f64> = OnceLock::new();
 
 /// See the module.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ impl Scrape {
         for counters in &shards {
             sums.iter_mut().zip(counters.values()).for_each(|(sum, value)| *sum += value);
         }
+        let process = process_use();
+        let start_seconds = *STARTED.get_or_init(|| process.start_seconds);
         let (begin, now) = (view.recent.begin(now_us), Moment::now(&view.shards));
         Self {
             now_us,
@@ -62,7 +67,7 @@ impl Scrape {
             kernel: view.recent.kernel(),
             admin_connections: view.crowd.connections(),
             admin_cut: view.crowd.cut(),
-            process: process_use(),
+            process: ProcessUse { start_seconds, ..process },
             cgroup: cgroup_use(),
             host: host_use(),
         }
