@@ -37,10 +37,11 @@ pub enum Preface {
     Awaited,
     /// A PROXY header: whose connection it is, is known.
     Given,
-    /// A PROXY header that names nobody (UNKNOWN, UNSPEC, a Unix socket): a client without an address, or a health check as
-    /// version 1 has them.
+    /// A PROXY header that names nobody (UNKNOWN, UNSPEC, a Unix socket): a client without an address, or a health check of
+    /// a proxy whose version has no LOCAL.
     Nameless,
-    /// A PROXY header that says that the proxy wants something for itself (LOCAL): mostly, to know whether we are here.
+    /// A PROXY header that says that the proxy wants something for itself (LOCAL, or its own address): mostly, to know
+    /// whether we are here.
     Local,
 }
 

@@ -19,14 +19,16 @@ impl<R: Ring> Shard<R> {
     /// Reads the header that a trusted peer begins with: its length, or `None` while it is incomplete.
     pub(super) fn take_in_preface(&mut self, id: ConnId, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let Some((introduced, len)) = proxy::parse(bytes)? else { return Ok(None) };
+        let proxy = self.conns.address(id);
         let (_, conn) = self.conns.at(id.slot.0);
         conn.preface = match introduced {
+            // Version 1 has no LOCAL: HAProxy 2.6 names its own end of this very connection.
+            Introduced::Client(client) if Some(client) == proxy => Preface::Local,
             Introduced::Client(_) => Preface::Given,
             Introduced::Nobody => Preface::Nameless,
             Introduced::Proxy => Preface::Local,
         };
-        if let Introduced::Client(client) = introduced {
-            let proxy = self.conns.address(id);
+        if let (Preface::Given, Introduced::Client(client)) = (conn.preface, introduced) {
             self.conns.name(id, client);
             tracing::debug!(%client, proxy = proxy.map(display), "passed on by a proxy");
         }

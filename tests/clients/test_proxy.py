@@ -93,7 +93,11 @@ def test_a_health_check_is_answered_if_it_asks_and_is_neither_refused_nor_vanish
         with Peer(gateway.port) as peer:
             peer.send(header + OPTIONS)
             assert peer.response()[0] == 200, header
-    wait_until(lambda: ends(gateway) == {"health_check": 6}, "six checks")
+    with Peer(gateway.port) as peer:  # as HAProxy does it in version 1
+        own = "PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n".format(peer.socket.getsockname()[1], gateway.port)
+        peer.send(own.encode() + OPTIONS)
+        assert peer.response()[0] == 200
+    wait_until(lambda: ends(gateway) == {"health_check": 7}, "seven checks")
     assert quiet(gateway)
 
 
