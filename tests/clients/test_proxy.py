@@ -145,7 +145,7 @@ def test_a_full_shard_is_well_to_health_checks_and_names_the_client_that_it_refu
                 assert peer.response()[0] == 503, sent
         wait_until(lambda: ends(gateway) == {"health_check": 4, "full": 3}, "three refusals")
         assert len(told(gateway, rf'INFO closed client={re.escape(CLIENTS[V2])} reason="full"')) == 2
-        assert len(told(gateway, r'INFO closed client=127\.0\.0\.1:\d+ reason="full"')) == 1
+        assert len(told(gateway, r'INFO closed proxy=127\.0\.0\.1:\d+ reason="full"')) == 1
         with Peer(gateway.port) as waiting:
             waiting.send(V2[:-1])
             first.socket.close()
