@@ -287,6 +287,7 @@ def short_of_memory(causes):
 
     def grow():
         while share() < 0.88:
+            time.sleep(0.05)  # a rendering may be as old as that, and a few too many are the end of the gateway
             causes.peer(gateway, "/ws").send(half)
         yield
 
