@@ -68,7 +68,10 @@ fn every_alert_is_on_metrics_that_exist_and_has_a_section_that_says_what_to_do()
     for name in names {
         let anchor = name.to_lowercase();
         assert!(sections.contains(&anchor), "docs/operations.md has no section `{name}`");
-        assert!(alerts.contains(&format!("docs/operations.md#{anchor}")), "{name} has no runbook");
+        assert!(
+            alerts.contains(&format!("{}/blob/main/docs/operations.md#{anchor}\n", env!("CARGO_PKG_REPOSITORY"))),
+            "{name} has no runbook"
+        );
     }
 }
 

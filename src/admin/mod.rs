@@ -1,9 +1,14 @@
 //! The admin interface: health, metrics and the publish API, over HTTP on a thread of its own. It reads what the shards
 //! and the source show, and never makes them wait.
 
+mod bodies;
+mod door;
 mod exposition;
+mod pages;
+mod pulse;
 mod recent;
 
+pub use door::Crowd;
 pub use exposition::reference;
 pub use recent::Recent;
 
@@ -13,14 +18,15 @@ use crate::lifecycle::Clock;
 use crate::shard::Shared;
 use crate::source::{Handle, Reached};
 use crate::wire::check_channel;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bodies::{Bodies, Fault};
 use exposition::Format;
+use pages::Pages;
 use serde_json::json;
 use std::io;
 use std::net::TcpListener;
@@ -49,6 +55,8 @@ pub struct View {
     pub server_id: Option<String>,
     /// How it was lately.
     pub recent: Arc<Recent>,
+    /// How full the admin interface itself is.
+    pub crowd: Arc<Crowd>,
     /// Set when the gateway leaves.
     pub leaving: Arc<AtomicBool>,
 }
@@ -78,21 +86,26 @@ impl View {
 /// # Errors
 /// The thread or its runtime cannot be started.
 pub fn spawn(listener: TcpListener, view: View) -> io::Result<JoinHandle<()>> {
-    listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = {
         let _entered = runtime.enter();
-        tokio::net::TcpListener::from_std(listener)?
+        door::listener(listener)?
     };
-    let serve = move || {
-        if let Err(error) = runtime.block_on(async { axum::serve(listener, routes(view)).await }) {
-            tracing::error!(%error, "the admin interface has ended");
-        }
-    };
+    let crowd = Arc::clone(&view.crowd);
+    let serve = move || runtime.block_on(door::serve(listener, routes(view), crowd, door::PATIENCE));
     std::thread::Builder::new().name("admin".into()).spawn(serve)
 }
 
+/// What all requests share.
+struct Served {
+    view: View,
+    pages: Pages,
+    bodies: Bodies,
+}
+
 fn routes(view: View) -> Router {
+    let body_max = view.limits.update_bytes_max;
+    let served = Served { view, pages: Pages::new(), bodies: Bodies::new(body_max, bodies::BODY_TIME) };
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -100,12 +113,13 @@ fn routes(view: View) -> Router {
         .route("/channels/{channel}/publish", post(publish))
         .fallback(nothing_here)
         .method_not_allowed_fallback(method_means_nothing)
-        .layer(DefaultBodyLimit::max(view.limits.update_bytes_max))
-        .with_state(view)
+        .layer(DefaultBodyLimit::max(body_max))
+        .with_state(Arc::new(served))
 }
 
 /// Whether the process does its work: a supervisor restarts it if not.
-async fn healthz(State(view): State<View>) -> Response {
+async fn healthz(State(served): State<Arc<Served>>) -> Response {
+    let view = &served.view;
     match view.hanging(HANGS_AFTER) {
         None => "ok\n".into_response(),
         Some(_) if view.leaving.load(Ordering::Relaxed) => "leaving\n".into_response(),
@@ -114,7 +128,8 @@ async fn healthz(State(view): State<View>) -> Response {
 }
 
 /// Whether clients should be sent here: a load balancer looks elsewhere if not.
-async fn readyz(State(view): State<View>) -> Response {
+async fn readyz(State(served): State<Arc<Served>>) -> Response {
+    let view = &served.view;
     let status = view.source.status();
     let since = Duration::from_micros(view.clock.now_us().saturating_sub(status.since_us));
     let (code, text) = match () {
@@ -127,9 +142,9 @@ async fn readyz(State(view): State<View>) -> Response {
     (code, text).into_response()
 }
 
-async fn metrics(State(view): State<View>, headers: HeaderMap) -> Response {
-    let format = Format::wanted(&headers);
-    match exposition::expose(&view, format) {
+async fn metrics(State(served): State<Arc<Served>>, headers: HeaderMap) -> Response {
+    let (view, format) = (&served.view, Format::wanted(&headers));
+    match served.pages.show(format, view.clock.now_us(), || exposition::expose(view, format)) {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -137,10 +152,11 @@ async fn metrics(State(view): State<View>, headers: HeaderMap) -> Response {
 
 /// Publishes the body, byte for byte; answers whom it reached.
 async fn publish(
-    State(view): State<View>,
+    State(served): State<Arc<Served>>,
     channel: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Response {
+    let view = &served.view;
     let channel = match channel {
         Ok(Path(channel)) => channel,
         Err(rejection) => return refuse(StatusCode::BAD_REQUEST, "bad_channel", &rejection.body_text()),
@@ -148,18 +164,25 @@ async fn publish(
     if let Err(fault) = check_channel(&channel, &view.limits) {
         return refuse(StatusCode::BAD_REQUEST, "bad_channel", &fault.to_string());
     }
-    let payload = match body {
-        Ok(payload) => payload,
-        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return refuse_publish(PublishError::TooLarge);
-        }
-        Err(rejection) => return refuse(rejection.status(), "bad_body", &rejection.body_text()),
+    let body = match served.bodies.read(request).await {
+        Ok(body) => body,
+        Err(fault) => return refuse_body(&fault),
     };
-    match view.source.publish(&channel, payload.into()).await {
+    match view.source.publish(&channel, body.bytes.into()).await {
         Ok(Reached::Gateways(gateways)) => Json(json!({ "channel": channel, "gateways": gateways })).into_response(),
         Ok(Reached::Sockets(sockets)) => Json(json!({ "channel": channel, "sockets": sockets })).into_response(),
         Err(error) => refuse_publish(error),
     }
+}
+
+fn refuse_body(fault: &Fault) -> Response {
+    let (status, code) = match fault {
+        Fault::TooLarge => return refuse_publish(PublishError::TooLarge),
+        Fault::TooSlow => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+        Fault::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        Fault::Broken(_) => (StatusCode::BAD_REQUEST, "bad_body"),
+    };
+    refuse(status, code, &fault.to_string())
 }
 
 fn refuse_publish(error: PublishError) -> Response {

@@ -21,6 +21,14 @@ impl Network {
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
+
+    /// Whether it is wider than any private network (10.0.0.0/8, fc00::/7), as `0.0.0.0/0` is: others are in it.
+    pub fn is_wide(&self) -> bool {
+        match self.0 {
+            IpNet::V4(network) => network.prefix_len() < 8,
+            IpNet::V6(network) => network.prefix_len() < 7,
+        }
+    }
 }
 
 impl FromStr for Network {
@@ -79,6 +87,15 @@ mod tests {
         ] {
             assert!(network(text).contains(inside.parse().unwrap()), "{inside} in {text}");
             assert!(!network(text).contains(outside.parse().unwrap()), "{outside} in {text}");
+        }
+    }
+
+    #[test]
+    fn what_no_private_network_is_as_wide_as_is_wide() {
+        for (text, wide) in
+            [("0.0.0.0/0", true), ("128.0.0.0/1", true), ("10.0.0.0/8", false), ("::/0", true), ("fc00::/7", false)]
+        {
+            assert_eq!(network(text).is_wide(), wide, "{text}");
         }
     }
 

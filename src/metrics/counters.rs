@@ -115,7 +115,7 @@ reasons! {
         Served = "served",
         /// It began with a PROXY header that is not believed, or without one where there must be one.
         ProxyHeader = "proxy_header",
-        /// A proxy looked whether we are here: its LOCAL header, and no request.
+        /// A proxy looked whether we are here (a LOCAL header, one that names nobody, or no word at all), and no client came.
         HealthCheck = "health_check",
     }
 }
@@ -199,7 +199,7 @@ counters! {
 impl EndReason {
     /// Whether the client never got the WebSocket that it came for: it was refused.
     pub fn is_refusal(self) -> bool {
-        matches!(self, Self::RequestRefused | Self::RequestTimeout | Self::Full)
+        matches!(self, Self::RequestRefused | Self::RequestTimeout | Self::Full | Self::ProxyHeader)
     }
 }
 

@@ -117,6 +117,7 @@ impl Gateway {
             limits: config.limits.clone(),
             server_id: config.server_id.clone(),
             recent,
+            crowd: Arc::default(),
             leaving: Arc::default(),
         };
         let admin_thread = admin::spawn(admin, view.clone()).context("the admin interface")?;

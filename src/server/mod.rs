@@ -88,6 +88,12 @@ fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
     if !links.is_empty() {
         tracing::info!("variables that announce a Service of Kubernetes are no settings: {}", links.join(", "));
     }
+    for network in config.proxy_protocol.trusted.iter().filter(|network| network.is_wide()) {
+        tracing::warn!(
+            "proxy_protocol.trusted = \"{network}\" holds more than your proxies: whoever connects from there can claim any \
+             address; list the proxies' own networks"
+        );
+    }
     let planned = (!demo).then(|| doctor::plan_of(&config)).flatten();
     let gateway = Gateway::start(config, demo.then_some(demo::PAGE))?;
     if let Some(short) = planned.and_then(|plan| doctor::shortage(&plan)) {

@@ -25,28 +25,38 @@ struct Told {
 }
 
 struct Kind {
-    of: fn(&ShardCounters) -> u64,
+    of: fn(&View) -> u64,
     text: &'static str,
 }
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind {
-        of: |counters| counters.ended[EndReason::Full as usize],
+        of: |view| all(view, |counters| counters.ended[EndReason::Full as usize]),
         text: "clients were refused: every place is taken (limits.connections_per_shard_max, RLIMIT_NOFILE)",
     },
     Kind {
-        of: |counters| counters.accept_errors,
+        of: |view| all(view, |counters| counters.accept_errors),
         text: "connections were lost while they were accepted: no descriptor or no memory (fs.file-max, cgroup)",
     },
     Kind {
-        of: |counters| counters.ended[EndReason::PartialBudget as usize],
+        of: |view| all(view, |counters| counters.ended[EndReason::PartialBudget as usize]),
         text: "clients were closed: unfinished frames and requests took all of limits.partial_bytes_per_shard_max",
     },
     Kind {
-        of: |counters| counters.dropped[DropReason::ShardBudget as usize],
+        of: |view| all(view, |counters| counters.dropped[DropReason::ShardBudget as usize]),
         text: "updates for slow clients were dropped: what waits takes all of limits.outbox_bytes_per_shard_max",
     },
+    Kind {
+        of: |view| view.crowd.cut(),
+        text: "connections of the admin interface were closed for others: all of its places were taken by such as ask \
+               nothing (who holds them: `ss -tnp`)",
+    },
 ];
+
+/// The sum over all shards.
+fn all(view: &View, of: fn(&ShardCounters) -> u64) -> u64 {
+    view.shards.iter().map(|shard| of(&shard.counters())).sum()
+}
 
 impl Notices {
     /// Tells what is new. `hanging` is the sentence of [`View::hanging`].
@@ -62,10 +72,9 @@ impl Notices {
             }
             _ => {}
         }
-        let shards: Vec<_> = view.shards.iter().map(|shard| shard.counters()).collect();
         let now = Instant::now();
         for (kind, told) in KINDS.iter().zip(&mut self.kinds) {
-            if let Some(count) = told.due(shards.iter().map(kind.of).sum(), now) {
+            if let Some(count) = told.due((kind.of)(view), now) {
                 tracing::warn!(count, "{}", kind.text);
             }
         }

@@ -100,6 +100,7 @@ impl<R: Ring> Shard<R> {
         conn.state = State::Request;
         (conn.since, conn.heard, conn.spoke) = (now, now, now);
         conn.preface = if trusted { Preface::Awaited } else { Preface::None };
+        conn.beyond = trusted && full;
         if let Some(peer) = peer {
             self.conns.name(id, peer);
         }
@@ -109,11 +110,16 @@ impl<R: Ring> Shard<R> {
         self.arm(id, Op::Watch(id));
         if self.leaving {
             self.finish(id, EndReason::Shutdown);
-        } else if full {
-            let after = fastrand::u32(RETRY_AFTER_S);
-            let answer = wire::unavailable(after, "all places are taken; come again after Retry-After seconds");
-            self.answer_and_leave(id, answer, "all places are taken", EndReason::Full);
+        } else if full && !trusted {
+            self.refuse_for_room(id);
         }
+    }
+
+    /// There is no place: says when to come again.
+    pub(super) fn refuse_for_room(&mut self, id: ConnId) {
+        let after = fastrand::u32(RETRY_AFTER_S);
+        let answer = wire::unavailable(after, "all places are taken; come again after Retry-After seconds");
+        self.answer_and_leave(id, answer, "all places are taken", EndReason::Full);
     }
 
     pub(super) fn stop_listening(&mut self) {

@@ -37,7 +37,11 @@ pub enum Preface {
     Awaited,
     /// A PROXY header: whose connection it is, is known.
     Given,
-    /// A PROXY header that says that the proxy wants something for itself (LOCAL): mostly, to know whether we are here.
+    /// A PROXY header that names nobody (UNKNOWN, UNSPEC, a Unix socket): a client without an address, or a health check of
+    /// a proxy whose version has no LOCAL.
+    Nameless,
+    /// A PROXY header that says that the proxy wants something for itself (LOCAL, or its own address): mostly, to know
+    /// whether we are here.
     Local,
 }
 
@@ -93,6 +97,8 @@ pub struct Conn {
     pub listed: bool,
     /// See [`Preface`].
     pub preface: Preface,
+    /// All places were taken when it came, and a proxy had yet to say for whom.
+    pub beyond: bool,
     /// What it is subscribed to.
     pub subs: Subs,
     /// Bytes that wait for more bytes.

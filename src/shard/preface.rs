@@ -2,27 +2,75 @@
 //!
 //! Promise: nobody's word but that of a trusted peer changes whose connection it is, and that only by a header that holds
 //! to its last byte (`wire/proxy.rs`). `limits.request_timeout` is the time for header and request together.
+//!
+//! Promise: a proxy that looks whether we are here is answered, if it asks, and neither told of nor counted as a client that
+//! was refused or has vanished. A full shard is not a sick one: a load balancer that took it for sick might end all of the
+//! connections that it holds (an AWS NLB does so by default), so checks are answered there as anywhere.
 
 use super::Shard;
-use super::conn::Preface;
+use super::conn::{Kept, Preface, State};
 use crate::ids::ConnId;
 use crate::metrics::EndReason;
 use crate::sys::Ring;
-use crate::wire::Refusal;
 use crate::wire::proxy::{self, Fault, Introduced};
+use crate::wire::{self, Refusal};
 
 impl<R: Ring> Shard<R> {
     /// Reads the header that a trusted peer begins with: its length, or `None` while it is incomplete.
     pub(super) fn take_in_preface(&mut self, id: ConnId, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let Some((introduced, len)) = proxy::parse(bytes)? else { return Ok(None) };
+        let proxy = self.conns.address(id);
         let (_, conn) = self.conns.at(id.slot.0);
-        conn.preface = if introduced == Introduced::Proxy { Preface::Local } else { Preface::Given };
-        if let Introduced::Client(client) = introduced {
-            let proxy = self.conns.address(id);
+        conn.preface = match introduced {
+            // Version 1 has no LOCAL: HAProxy 2.6 names its own end of this very connection.
+            Introduced::Client(client) if Some(client) == proxy => Preface::Local,
+            Introduced::Client(_) => Preface::Given,
+            Introduced::Nobody => Preface::Nameless,
+            Introduced::Proxy => Preface::Local,
+        };
+        if let (Preface::Given, Introduced::Client(client)) = (conn.preface, introduced) {
             self.conns.name(id, client);
             tracing::debug!(%client, proxy = proxy.map(display), "passed on by a proxy");
         }
         Ok(Some(len))
+    }
+
+    /// Whether there is still no place for who came when there was none.
+    pub(super) fn is_beyond(&mut self, id: ConnId) -> bool {
+        let over = self.counters.connections > self.counters.connections_max;
+        let (_, conn) = self.conns.at(id.slot.0);
+        conn.beyond &= over;
+        conn.beyond
+    }
+
+    /// Answers a whole request of a proxy's own, if that is to look whether we are here, and says whether it was.
+    pub(super) fn answer_check(&mut self, id: ConnId, request: &[u8]) -> bool {
+        let (_, conn) = self.conns.at(id.slot.0);
+        let may_check = match conn.preface {
+            Preface::Local => true,
+            Preface::Nameless => request.starts_with(b"OPTIONS "), // it may be a browser's, which wants the page
+            _ => false,
+        };
+        let Some(answer) = Some(request).filter(|_| may_check).and_then(wire::check_response) else { return false };
+        self.answer_and_leave(id, answer, "", EndReason::HealthCheck);
+        true
+    }
+
+    /// Whether the end of a connection is that of a proxy's health check, and no client's.
+    pub(super) fn is_check(&mut self, id: ConnId, reason: EndReason) -> bool {
+        let (_, conn) = self.conns.at(id.slot.0);
+        if conn.state != State::Request {
+            return false;
+        }
+        let silent = matches!(conn.kept, Kept::Nothing);
+        let went = matches!(reason, EndReason::Vanished | EndReason::SocketError);
+        match conn.preface {
+            Preface::None | Preface::Given => false,
+            // A trusted peer that goes without a byte: a check that only connects.
+            Preface::Awaited => silent && went,
+            Preface::Nameless => silent && (went || reason == EndReason::RequestTimeout),
+            Preface::Local => !matches!(reason, EndReason::ProxyHeader | EndReason::Shutdown),
+        }
     }
 
     /// A trusted peer has begun with something else, or with a header that does not hold.

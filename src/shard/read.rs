@@ -123,6 +123,10 @@ impl<R: Ring> Shard<R> {
                 Ok(Some(len)) => drop(kept.drain(..len)),
                 Err(fault) => return self.refuse_preface(id, fault),
             }
+            let named = self.conns.find(id).is_some_and(|conn| conn.preface == Preface::Given);
+            if named && self.is_beyond(id) {
+                return self.refuse_for_room(id);
+            }
             if kept.is_empty() {
                 return;
             }
@@ -133,6 +137,8 @@ impl<R: Ring> Shard<R> {
         let promising = kept[new_from..].contains(&b'\n') || kept.len() >= limits.request_bytes_max;
         match if promising { request::parse(&kept, limits) } else { Ok(None) } {
             Ok(None) => self.keep(id, Kept::Request(kept)),
+            _ if self.answer_check(id, &kept) => {}
+            Ok(Some(_)) if self.is_beyond(id) => self.refuse_for_room(id),
             Ok(Some((request, head))) => self.begin(id, request, &mut kept[head..]),
             Err(_) if proxy::is_header(&kept) => self.refuse_unasked_preface(id),
             Err(refusal) => self.answer_and_leave(id, refusal.response(), refusal.code, EndReason::RequestRefused),

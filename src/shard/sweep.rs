@@ -38,6 +38,9 @@ impl<R: Ring> Shard<R> {
         let in_state = now.since(conn.since);
         match conn.state {
             State::Request if in_state > self.config.limits.request_timeout => {
+                if self.is_check(id, EndReason::RequestTimeout) {
+                    return self.finish(id, EndReason::RequestTimeout); // a proxy's, which has heard that we are here
+                }
                 let why = "the request was not complete in time; send it at once";
                 let refusal = wire::Refusal::new(408, "request_timeout", why);
                 self.answer_and_leave(id, refusal.response(), refusal.code, EndReason::RequestTimeout);

@@ -4,7 +4,7 @@
 //! whole), none holds anything that a client has sent, and a proxy's health check makes none.
 
 use super::Shard;
-use super::conn::{Kept, Preface, State};
+use super::conn::Preface;
 use crate::ids::ConnId;
 use crate::metrics::EndReason;
 use crate::sys::Ring;
@@ -19,18 +19,20 @@ impl<R: Ring> Shard<R> {
 
     /// A connection ends, for the reason that comes back.
     pub(super) fn tell_end(&mut self, id: ConnId, why: &str, reason: EndReason) -> EndReason {
-        let (_, conn) = self.conns.at(id.slot.0);
-        let asked = conn.state != State::Request || !matches!(conn.kept, Kept::Nothing);
-        let went = matches!(reason, EndReason::Vanished | EndReason::SocketError);
-        if conn.preface == Preface::Local && !asked && went {
+        if reason == EndReason::HealthCheck || self.is_check(id, reason) {
             return EndReason::HealthCheck;
         }
+        let (_, conn) = self.conns.at(id.slot.0);
+        let named = matches!(conn.preface, Preface::None | Preface::Given);
+        let address = self.conns.address(id).map(tracing::field::display);
+        // For whom a trusted proxy has not said, it is only the proxy that is known.
+        let (client, proxy) = if named { (address, None) } else { (None, address) };
         let (label, why) = (reason.label(), Some(why).filter(|why| !why.is_empty()));
         if !is_told(reason) {
-            tracing::debug!(client = self.conns.address(id).map(display), reason = label, why, "ended");
+            tracing::debug!(client, proxy, reason = label, why, "ended");
         } else if let Some(kept_back) = self.lines[reason as usize].take(self.now_us) {
             let kept_back = Some(kept_back).filter(|lines| *lines > 0);
-            tracing::info!(client = self.conns.address(id).map(display), reason = label, why, kept_back, "closed");
+            tracing::info!(client, proxy, reason = label, why, kept_back, "closed");
         }
         reason
     }

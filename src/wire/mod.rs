@@ -24,4 +24,4 @@ pub use encode::{binary_frame, close_frame, ping_frame, pong_frame, text_frame};
 pub use envelope::{json_update, raw_update};
 pub use frame::{ClientFrame, Flow, Partial, Violation, decode};
 pub use refusal::{Refusal, page_response, switching_protocols, unavailable};
-pub use request::{Accept, Request};
+pub use request::{Accept, Request, check_response};

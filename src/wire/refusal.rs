@@ -87,6 +87,12 @@ pub fn page_response(html: &[u8], head_only: bool) -> Vec<u8> {
     closing_response(200, "text/html; charset=utf-8", "Cache-Control: no-store\r\n", html, head_only)
 }
 
+/// Says that somebody is here; `head_only` leaves the body out.
+#[must_use]
+pub fn here_response(head_only: bool) -> Vec<u8> {
+    closing_response(200, "text/plain; charset=utf-8", "Cache-Control: no-store\r\n", b"ok\n", head_only)
+}
+
 /// A 503 that tells the client when to come back, in seconds.
 #[must_use]
 pub fn unavailable(retry_after_seconds: u32, what: &str) -> Vec<u8> {

@@ -6,7 +6,7 @@
 use httparse::{Header, Status};
 use tungstenite::handshake::server::create_response;
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, here_response};
 use super::target::{Target, json_channels, raw_channel};
 use crate::config::Limits;
 
@@ -70,6 +70,21 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<(Request, usize)>, 
     let method = head.method.expect("a complete head has a method");
     let request = route(&head, limits).map_err(|refusal| refusal.for_method(method))?;
     Ok(Some((request, head_bytes)))
+}
+
+/// The answer to a request that only asks whether somebody is here (`OPTIONS /`, which HAProxy's `option httpchk` sends if
+/// nothing else is said, and GET and HEAD of the same); `None` for all other requests.
+#[must_use]
+pub fn check_response(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut headers);
+    let whole = head.parse(bytes).is_ok_and(|status| status.is_complete()) && check_framing(&head).is_ok();
+    match head.method {
+        Some(method @ ("GET" | "HEAD" | "OPTIONS")) if whole && head.path == Some("/") => {
+            Some(here_response(method == "HEAD"))
+        }
+        _ => None,
+    }
 }
 
 fn route(head: &httparse::Request<'_, '_>, limits: &Limits) -> Result<Request, Refusal> {

@@ -179,27 +179,35 @@ test('a health check by LOCAL header is taken quietly', async () => {
   assert.deepEqual(gateway.log.filter(line => line.includes(own)), []);
 });
 
-test('HAProxy that checks the client port is content, and quiet', async () => {
+for (const [how, change] of Object.entries({
   // As the file says: without `addr`, `port` and what is about httpchk, a check is a LOCAL header and a reset.
-  const shipped = await readFile(SHIPPED, 'utf8');
-  const changed = shipped.replace(/^ *(option httpchk|http-check).*\n/gm, '').replace(/ addr "[^"]*" port "[^"]*"/g, '')
-    .replace('inter 2s', 'inter 100ms');
-  const file = path.join(directory, 'client-port.cfg');
-  await writeFile(file, changed);
-  const refusals = await Promise.all(['proxy_header', 'request_refused'].map(ended));
-  const quiet = async () => await ended('health_check') + await ended('socket_error');
-  const [seen, told] = [await quiet(), gateway.log.filter(line => /INFO|WARN|ERROR/.test(line)).length];
-  const other = await startProxy(file, { ...environment(), EDGE_BIND: `127.0.0.1:${await freePort()}` });
-  try {
-    await until(async () => await quiet() >= seen + 10, 'ten checks');
-    await sleep(100);
-    assert.doesNotMatch(other.said(), /DOWN|no server/);
-  } finally {
-    await other.end();
-  }
-  assert.deepEqual(await Promise.all(['proxy_header', 'request_refused'].map(ended)), refusals);
-  assert.equal(gateway.log.filter(line => /INFO|WARN|ERROR/.test(line)).length, told);
-});
+  'connecting': text => text.replace(/^ *(option httpchk|http-check).*\n/gm, ''),
+  // `option httpchk` alone asks `OPTIONS /`.
+  'asking': text => text.replace(/^ *http-check.*\n/gm, ''),
+  // Version 1 has no LOCAL: HAProxy names itself.
+  'connecting by version 1': text => text.replace(/^ *(option httpchk|http-check).*\n/gm, '').replace(/send-proxy-v2$/m, 'send-proxy'),
+  'asking by version 1': text => text.replace(/^ *http-check.*\n/gm, '').replace(/send-proxy-v2$/m, 'send-proxy'),
+})) {
+  test(`HAProxy that checks the client port by ${how} is content, and quiet`, async () => {
+    const shipped = await readFile(SHIPPED, 'utf8');
+    const changed = change(shipped).replace(/ addr "[^"]*" port "[^"]*"/g, '').replace('inter 2s', 'inter 100ms');
+    const file = path.join(directory, 'client-port.cfg');
+    await writeFile(file, changed);
+    const others = ['proxy_header', 'request_refused', 'request_timeout', 'vanished', 'socket_error'];
+    const loud = () => gateway.log.filter(line => /INFO|WARN|ERROR/.test(line)).length;
+    const [before, seen, told] = [await Promise.all(others.map(ended)), await ended('health_check'), loud()];
+    const other = await startProxy(file, { ...environment(), EDGE_BIND: `127.0.0.1:${await freePort()}` });
+    try {
+      await until(async () => await ended('health_check') >= seen + 10, 'ten checks');
+      await sleep(100);
+      assert.doesNotMatch(other.said(), /DOWN|no server/);
+    } finally {
+      await other.end();
+    }
+    assert.deepEqual(await Promise.all(others.map(ended)), before);
+    assert.equal(loud(), told);
+  });
+}
 
 test('each alternative that the file offers is one that HAProxy takes', async () => {
   const shipped = await readFile(SHIPPED, 'utf8');

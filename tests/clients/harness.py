@@ -117,9 +117,17 @@ class Gateway:
     """
 
     def __init__(
-        self, *arguments, redis=None, command="serve", listen="127.0.0.1:0", variables=None, within=(), **settings
+        self,
+        *arguments,
+        redis=None,
+        command="serve",
+        listen="127.0.0.1:0",
+        admin="127.0.0.1:0",
+        variables=None,
+        within=(),
+        **settings,
     ):
-        line = [*within, str(BINARY), command, "--listen", listen, "--admin", "127.0.0.1:0", *map(str, arguments)]
+        line = [*within, str(BINARY), command, "--listen", listen, "--admin", admin, *map(str, arguments)]
         if redis is not None:
             line += ["--redis", redis.url]
         self.process = subprocess.Popen(

@@ -1,7 +1,11 @@
 """The admin interface: health, metrics whose numbers move, and the publish API."""
 
+import contextlib
 import json
+import os
 import re
+import socket
+import time
 
 from harness import wait_until
 from peer import Peer, close_frame, frame
@@ -69,6 +73,60 @@ def test_the_metrics_are_openmetrics_with_help_for_each_where_it_is_asked_for(ga
         if not line.startswith("#"):
             name = re.sub(suffixes, "", line)
             assert name in families, line
+
+
+def test_half_open_connections_do_not_keep_a_health_check_out_or_take_descriptors(start):
+    gateway = start("--shards", 1)
+
+    def descriptors():
+        return len(os.listdir(f"/proc/{gateway.process.pid}/fd"))
+
+    before = descriptors()
+    with contextlib.ExitStack() as stack:
+        for number in range(200):
+            half = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.admin), timeout=10))
+            half.sendall(b"GET /metr"[: number % 10])
+        began = time.monotonic()
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert gateway.ask("GET", path)[0] == 200
+        assert time.monotonic() - began < 5
+        assert descriptors() <= before + 65
+        assert gateway.metric("ws_admin_connections") <= 64 and gateway.metric("ws_admin_connections_cut_total") >= 100
+    wait_until(lambda: any("connections of the admin interface were closed" in line for line in gateway.log), "a line")
+    wait_until(lambda: gateway.metric("ws_admin_connections") == 1, "only who asks")
+
+
+def test_pipelined_scrapes_cost_a_few_renderings_and_keep_nobody_waiting(start):
+    gateway = start("--shards", 1)
+    request = b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.admin), timeout=20) as scraper:
+        count, began = 300, time.monotonic()
+        scraper.sendall(request * (count - 1) + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        text = b"".join(iter(lambda: scraper.recv(1 << 20), b"")).decode()
+    assert text.count("HTTP/1.1 200 OK") == count
+    seconds = re.findall(r"^process_cpu_seconds_total (\S+)$", text, re.M)
+    ages = re.findall(r"^ws_shard_last_turn_age_seconds\S* (\S+)$", text, re.M)
+    assert len(seconds) == len(ages) == count
+    # Two renderings never show the same age, in microseconds, but by chance.
+    assert len(set(zip(seconds, ages))) <= 40 + 20 * (time.monotonic() - began) + 1
+
+
+def test_bodies_that_do_not_come_take_little_memory_and_are_let_go(start):
+    gateway = start("--shards", 1)
+    before = gateway.rss_kib()
+    head = b"POST /channels/c/publish HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % UPDATE_BYTES_MAX
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.admin), timeout=20))
+            slow.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                slow.send(head + b"x" * (UPDATE_BYTES_MAX - 1))
+        assert gateway.ask("GET", "/healthz")[0] == 200
+        slow.settimeout(20)
+        status = slow.recv(1000).split()[1]
+        assert status in (b"408", b"503"), "in its time, or for want of room"
+        assert gateway.rss_kib() - before < 48 << 10, "room for 16 of them, twice while they are put together, and buffers"
+    wait_until(lambda: gateway.ask("POST", "/channels/c/publish", b"x" * UPDATE_BYTES_MAX)[0] == 200, "room again")
 
 
 def test_a_publish_with_redis_answers_the_gateways_that_it_reached(redis, gateway, channel):

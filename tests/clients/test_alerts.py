@@ -287,6 +287,7 @@ def short_of_memory(causes):
 
     def grow():
         while share() < 0.88:
+            time.sleep(0.05)  # a rendering may be as old as that, and a few too many are the end of the gateway
             causes.peer(gateway, "/ws").send(half)
         yield
 
@@ -304,7 +305,23 @@ def gone(causes):
     causes.steps.append(kill)
 
 
+def crashing(causes):
+    """A gateway that is killed again and again, and started again each time."""
+    first = causes.gateway("crashing", expects=["Restarted"])
+
+    def crash():
+        running = first
+        for _ in range(6):
+            running.kill()
+            running = Gateway("--shards", 1, admin=target(first), SERVER_ID="crashing")
+            causes.stack.callback(running.end)
+            yield
+
+    causes.steps.append(crash)
+
+
 CAUSES = [
+    crashing,
     full,
     stalled,
     hopeless,

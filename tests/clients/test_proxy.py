@@ -1,5 +1,6 @@
 """PROXY headers on the wire: whole, in pieces, too late; and what the log says of those who are turned away."""
 
+import contextlib
 import re
 import socket
 import time
@@ -61,6 +62,103 @@ def test_a_header_is_as_long_as_it_may_be_and_no_longer(proxied):
         with Peer(gateway.port) as peer:
             peer.send(header + request("/raw/c"))
             assert peer.response()[0] == status
+
+
+LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+NAMELESS = {"version 1": b"PROXY UNKNOWN\r\n", "version 2": b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0"}
+OPTIONS = b"OPTIONS / HTTP/1.0\r\n\r\n"
+ENDED = "ws_connections_terminated_total"
+
+
+def ends(gateway):
+    """How many connections have ended, by reason; those for which none has are left out."""
+    counts = ((re.search(f'^{ENDED}{{reason="(.*)"}}', name), int(count)) for name, count in gateway.metrics().items())
+    return {found[1]: count for found, count in counts if found and count}
+
+
+def quiet(gateway):
+    """Whether the log has nothing of a connection that ended, at any level."""
+    return not told(gateway, r" (closed|ended) ")
+
+
+def test_a_health_check_is_answered_if_it_asks_and_is_neither_refused_nor_vanished(proxied):
+    gateway = proxied()
+    asked = {b"OPTIONS / HTTP/1.0\r\n\r\n": 200, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n": 200}
+    asked |= {b"GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n": 404, b"POST / HTTP/1.0\r\n\r\n": 405}
+    for check, status in asked.items():
+        with Peer(gateway.port) as peer:
+            peer.send(LOCAL + check)
+            assert peer.response()[0] == status, check
+    for header in NAMELESS.values():
+        with Peer(gateway.port) as peer:
+            peer.send(header + OPTIONS)
+            assert peer.response()[0] == 200, header
+    with Peer(gateway.port) as peer:  # as HAProxy does it in version 1
+        own = "PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n".format(peer.socket.getsockname()[1], gateway.port)
+        peer.send(own.encode() + OPTIONS)
+        assert peer.response()[0] == 200
+    wait_until(lambda: ends(gateway) == {"health_check": 7}, "seven checks")
+    assert quiet(gateway)
+
+
+def test_a_proxy_that_only_connects_or_sends_a_header_is_a_health_check(proxied):
+    gateway = proxied()
+    for header in (b"", LOCAL, LOCAL[:10], *NAMELESS.values()):
+        with Peer(gateway.port) as peer:
+            peer.send(header)
+    # One that ends in the middle of its header is none.
+    wait_until(lambda: ends(gateway) == {"health_check": 4, "vanished": 1}, "the checks")
+    with Peer(gateway.port) as peer:
+        peer.send(LOCAL + b"GET / HT")
+    wait_until(lambda: ends(gateway) == {"health_check": 5, "vanished": 1}, "one that asks by half")
+    assert len(told(gateway, " ended ")) == 1 and not told(gateway, " closed ")
+
+
+def test_a_health_check_that_stays_and_says_nothing_is_closed_without_a_word(proxied):
+    gateway = proxied(LIMITS_REQUEST_TIMEOUT="1s")
+    peers = [Peer(gateway.port) for _ in range(3)]
+    for peer, header in zip(peers, (LOCAL, *NAMELESS.values())):
+        peer.send(header)
+    for peer in peers:
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.socket.recv(100) == b""
+        peer.socket.close()
+    wait_until(lambda: ends(gateway) == {"health_check": 3}, "three checks")
+    assert quiet(gateway)
+
+
+def test_a_full_shard_is_well_to_health_checks_and_names_the_client_that_it_refuses(proxied):
+    gateway = proxied(LIMITS_CONNECTIONS_PER_SHARD_MAX=1)
+    with Peer(gateway.port) as first:
+        first.send(V1 + request("/raw/c"))
+        first.expect_open()
+        for check in (LOCAL, LOCAL + OPTIONS, NAMELESS["version 1"], NAMELESS["version 2"] + OPTIONS):
+            with Peer(gateway.port) as peer:
+                peer.send(check)
+                if check.endswith(OPTIONS):
+                    assert peer.response()[0] == 200, check
+        wait_until(lambda: ends(gateway) == {"health_check": 4}, "four checks")
+        assert quiet(gateway)
+        for sent in (V2, V2 + request("/raw/c"), NAMELESS["version 1"] + request("/raw/c")):
+            with Peer(gateway.port) as peer:
+                peer.send(sent)
+                assert peer.response()[0] == 503, sent
+        wait_until(lambda: ends(gateway) == {"health_check": 4, "full": 3}, "three refusals")
+        assert len(told(gateway, rf'INFO closed client={re.escape(CLIENTS[V2])} reason="full"')) == 2
+        assert len(told(gateway, r'INFO closed proxy=127\.0\.0\.1:\d+ reason="full"')) == 1
+        with Peer(gateway.port) as waiting:
+            waiting.send(V2[:-1])
+            first.socket.close()
+            wait_until(lambda: ends(gateway).get("vanished") == 1, "a place that is free")
+            waiting.send(V2[-1:] + request("/raw/c"))
+            waiting.expect_open()
+
+
+def test_what_lets_everybody_claim_any_address_is_warned_of(start):
+    pattern = "WARN proxy_protocol.trusted = .*any address"
+    assert not told(start("--shards", 1, PROXY_PROTOCOL_TRUSTED="10.0.0.0/8,fc00::/7"), pattern)
+    wide = start("--shards", 1, PROXY_PROTOCOL_TRUSTED="127.0.0.1,0.0.0.0/0,::/0")
+    assert [re.search('"(.*)"', line)[1] for line in told(wide, pattern)] == ["0.0.0.0/0", "::/0"]
 
 
 def test_a_flood_of_refusals_is_cut_in_the_log_and_the_log_says_so(start):

@@ -39,7 +39,12 @@ impl Format {
             for range in accept.split(',') {
                 let mut parts = range.split(';').map(str::trim);
                 let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-                let weight = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse::<f32>().ok()).unwrap_or(1.0);
+                // RFC 9110, 5.6.6 and 12.4.2: the name's case means nothing.
+                let weight = parts.find_map(|part| match part.split_once('=') {
+                    Some((name, weight)) if name.eq_ignore_ascii_case("q") => weight.trim().parse::<f32>().ok(),
+                    _ => None,
+                });
+                let weight = weight.filter(|weight| weight.is_finite()).unwrap_or(1.0);
                 match kind.as_str() {
                     OPEN_METRICS => open_metrics = f32::max(open_metrics, weight),
                     TEXT | "text/*" | "*/*" => text = f32::max(text, weight),
@@ -157,6 +162,9 @@ mod tests {
             ("Application/OpenMetrics-Text ; q=0.5 , text/plain;q=0.5", Format::OpenMetrics),
             ("application/openmetrics-text;q=0.5,text/plain", Format::Text),
             ("application/openmetrics-text;q=0", Format::Text),
+            ("application/openmetrics-text;Q=0", Format::Text),
+            ("application/openmetrics-text;Q=0.1,text/plain;q=0.2", Format::Text),
+            ("application/openmetrics-text;q=nan", Format::OpenMetrics),
             ("text/plain;version=0.0.4", Format::Text),
             ("*/*", Format::Text),
             ("image/png", Format::Text),

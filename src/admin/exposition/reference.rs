@@ -20,6 +20,8 @@ holds it.
   core, and `ws_kernel_sample_age_seconds` says how old it is. Where the kernel or a sandbox forbids it (systemd:
   `RestrictAddressFamilies=` needs `AF_NETLINK`), these metrics are missing, and the log says so.
 - What a host does not have (a control group with a limit, say) is missing.
+- Who asks for a format more often than 20 times a second (40 at once) gets its last rendering again, less than 50 ms old: a
+  flood of scrapes costs no more than 20 a second.
 - In every scrape `ws_messages_due_total` = delivered + conflated + dropped + `ws_outbox_messages`.
 - Alerts on these are in [tuning/alerts.yml](../tuning/alerts.yml); what to do about each is in
   [operations.md](operations.md).

@@ -7,7 +7,10 @@ use crate::metrics::{Recorded, ShardCounters, SourceCounters, latency_histogram}
 use crate::shard::Shared;
 use crate::sys::{CgroupUse, HostUse, ProcessUse, cgroup_use, host_use, process_use};
 use hdrhistogram::Histogram;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+/// When the process started. The kernel tells it anew after the host's clock was set, and that would look like a restart.
+static STARTED: OnceLock<f64> = OnceLock::new();
 
 /// See the module.
 #[derive(Debug)]
@@ -27,6 +30,9 @@ pub struct Scrape {
     /// What was delivered in the last minute of what was due in it.
     pub fan_out_ratio: f64,
     pub kernel: Option<Kernel>,
+    /// Connections of the admin interface now, and those that lost their places.
+    pub admin_connections: u64,
+    pub admin_cut: u64,
     pub process: ProcessUse,
     pub cgroup: Option<CgroupUse>,
     pub host: HostUse,
@@ -41,6 +47,8 @@ impl Scrape {
         for counters in &shards {
             sums.iter_mut().zip(counters.values()).for_each(|(sum, value)| *sum += value);
         }
+        let process = process_use();
+        let start_seconds = *STARTED.get_or_init(|| process.start_seconds);
         let (begin, now) = (view.recent.begin(now_us), Moment::now(&view.shards));
         Self {
             now_us,
@@ -57,7 +65,9 @@ impl Scrape {
                 due => now.delivered.saturating_sub(begin.delivered) as f64 / due as f64,
             },
             kernel: view.recent.kernel(),
-            process: process_use(),
+            admin_connections: view.crowd.connections(),
+            admin_cut: view.crowd.cut(),
+            process: ProcessUse { start_seconds, ..process },
             cgroup: cgroup_use(),
             host: host_use(),
         }

@@ -169,6 +169,27 @@ fn a_refusal_tells_the_client_what_to_send_instead() {
 }
 
 #[test]
+fn who_only_asks_whether_somebody_is_here_is_told_so() {
+    for (line, headers, here) in [
+        ("OPTIONS / HTTP/1.0", "", Some(true)), // HAProxy's
+        ("OPTIONS / HTTP/1.1", "Host: h\r\n", Some(true)),
+        ("GET / HTTP/1.1", "Host: h\r\n", Some(true)),
+        ("HEAD / HTTP/1.1", "Host: h\r\n", Some(false)),
+        ("GET / HTTP/1.1", "", None),
+        ("POST / HTTP/1.1", "Host: h\r\n", None),
+        ("GET /readyz HTTP/1.1", "Host: h\r\n", None),
+        ("OPTIONS * HTTP/1.1", "Host: h\r\n", None),
+        ("OPTIONS /", "Host: h\r\n", None),
+    ] {
+        let request = format!("{line}\r\n{headers}\r\n");
+        let answer = check_response(request.as_bytes()).map(|answer| String::from_utf8(answer).unwrap());
+        assert_eq!(answer.as_ref().map(|answer| answer.ends_with("ok\n")), here, "{line}");
+        assert!(answer.is_none_or(|answer| answer.starts_with("HTTP/1.1 200 OK\r\n")));
+        assert_eq!(check_response(&request.as_bytes()[..request.len() - 1]), None, "it is not whole");
+    }
+}
+
+#[test]
 fn too_many_channels_are_refused() {
     let list = |count: usize| (0..count).map(|index| index.to_string()).collect::<Vec<_>>().join(",");
     assert_eq!(status(&head(&format!("GET /ws?channels={} HTTP/1.1", list(100)), HANDSHAKE)), 200);
