@@ -96,13 +96,19 @@ def tcp_memory_pages():
 
 
 @contextlib.contextmanager
-def tcp_mem_shown_as(pages):
-    """A prefix for commands that are to see this net.ipv4.tcp_mem: the host's own, which all use, stays as it is."""
-    with tempfile.NamedTemporaryFile("w", prefix="spillgate-tcp-mem-") as file:
-        file.write("\t".join(map(str, pages)) + "\n")
-        file.flush()
+def tcp_mem_shown():
+    """What shows a net.ipv4.tcp_mem of its own, and a prefix for commands that are to see it: the host's, which all use,
+    stays as it is."""
+    with tempfile.NamedTemporaryFile("r+", prefix="spillgate-tcp-mem-") as file:
+
+        def show(pages):
+            # In place, and of one length: who reads meanwhile sees the old line or the new one.
+            file.seek(0)
+            file.write("\t".join(f"{number:12}" for number in pages) + "\n")
+            file.flush()
+
         script = f'mount --bind {file.name} /proc/sys/net/ipv4/tcp_mem && exec "$@"'
-        yield ["unshare", "--mount", "sh", "-c", script, "sh"]
+        yield show, ["unshare", "--mount", "sh", "-c", script, "sh"]
 
 
 @contextlib.contextmanager
