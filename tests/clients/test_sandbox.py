@@ -56,7 +56,7 @@ def test_the_unit_has_nothing_that_systemd_does_not_know(tmp_path):
     unit = Path(shutil.copy(UNIT, tmp_path / "usr/lib/systemd/system"))
 
     def verify():
-        line = ["systemd-analyze", "verify", "--recursive-errors=yes", "--man=no", f"--root={tmp_path}", str(unit)]
+        line = ["systemd-analyze", "verify", "--recursive-errors=yes", f"--root={tmp_path}", str(unit)]
         return subprocess.run(line, capture_output=True, text=True, timeout=60)
 
     clean = verify()
