@@ -6,12 +6,19 @@ use crate::metrics::EndReason;
 use crate::sys::{Op, Ring};
 use crate::wire;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Accepts that are kept armed at each listener.
 const ARMED_PER_LISTENER: usize = 16;
 /// Slots beyond the connections that are held, for those who are told that there is no room. Whoever comes when these
 /// are taken too waits in the listener's backlog: an accept without a free slot would destroy the connection.
 pub const REFUSAL_SLOTS: u32 = 32;
+/// Of them, those who have lingered make room when all are taken: whoever has had its answer for so long (a round trip to
+/// almost anywhere), and whoever does not take it, or has yet to be introduced by a proxy, after the longer time.
+const LINGERS: Duration = Duration::from_millis(200);
+const IS_SLOW: Duration = Duration::from_secs(1);
+/// So many in a turn.
+const ACCEPTS_AT_ONCE: u64 = 32;
 /// What those are told to wait before they come again, in seconds.
 const RETRY_AFTER_S: std::ops::Range<u32> = 1..8;
 
@@ -73,7 +80,12 @@ impl<R: Ring> Shard<R> {
                 if self.listening.armed[listener] > round {
                     continue;
                 }
-                let Some(conn) = self.conns.take() else { return };
+                let Some(conn) = self.conns.take() else {
+                    // A listener without any accept would be deaf.
+                    return if round == 0 {
+                        self.make_room()
+                    };
+                };
                 self.listening.armed[listener] += 1;
                 self.arm(conn, Op::Accept { listener: ListenerId(listener as u8), conn });
             }
@@ -82,7 +94,7 @@ impl<R: Ring> Shard<R> {
 
     pub(super) fn accepted(&mut self, listener: ListenerId, id: ConnId, result: i32, peer: Option<SocketAddr>) {
         self.listening.armed[usize::from(listener.0)] -= 1;
-        let (now, full) = (self.now, self.counters.connections >= self.counters.connections_max);
+        let (now, full) = (self.now, self.is_full());
         let trusted = result >= 0 && peer.is_some_and(|peer| self.config.proxy_protocol.trusts(peer.ip()));
         let Some(conn) = self.conns.find(id) else { return };
         conn.armed -= 1;
@@ -100,7 +112,6 @@ impl<R: Ring> Shard<R> {
         conn.state = State::Request;
         (conn.since, conn.heard, conn.spoke) = (now, now, now);
         conn.preface = if trusted { Preface::Awaited } else { Preface::None };
-        conn.beyond = trusted && full;
         if let Some(peer) = peer {
             self.conns.name(id, peer);
         }
@@ -108,10 +119,52 @@ impl<R: Ring> Shard<R> {
         self.counters.connections += 1;
         tracing::trace!(?peer, slot = id.slot.0, "accepted");
         self.arm(id, Op::Watch(id));
+        if full && trusted {
+            self.step_outside(id);
+        }
         if self.leaving {
             self.finish(id, EndReason::Shutdown);
         } else if full && !trusted {
             self.refuse_for_room(id);
+        }
+    }
+
+    /// Whether every place is taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.counters.connections - self.outside_count >= self.counters.connections_max
+    }
+
+    /// It takes no place any more, or none yet.
+    pub(super) fn step_outside(&mut self, id: ConnId) {
+        let (_, conn) = self.conns.at(id.slot.0);
+        conn.outside = true;
+        self.outside_count += 1;
+        self.outside.push_back(id);
+        // Those who have gone in the meantime: at most as many as there are others.
+        if self.outside.len() as u64 > 2 * self.outside_count + ACCEPTS_AT_ONCE {
+            let conns = &mut self.conns;
+            self.outside.retain(|id| conns.find(*id).is_some_and(|conn| conn.outside && !conn.closed));
+        }
+    }
+
+    /// Every slot is taken. Those who only linger in theirs make room, in the order in which they came to that: whoever
+    /// does not hang up when it was refused would keep others, a load balancer's checks among them, from being accepted.
+    fn make_room(&mut self) {
+        for _ in 0..ACCEPTS_AT_ONCE {
+            let Some(&id) = self.outside.front() else { return };
+            let Some(conn) = self.conns.find(id) else {
+                self.outside.pop_front();
+                continue;
+            };
+            let since = self.now.since(conn.since);
+            match conn.state {
+                State::Leaving if since < if conn.shut { LINGERS } else { IS_SLOW } => return,
+                State::Request if conn.outside && since < IS_SLOW => return,
+                State::Leaving => self.finish_quietly(id),
+                State::Request if conn.outside => self.finish(id, EndReason::RequestTimeout),
+                _ => {} // it has got a place, or is closed already
+            }
+            self.outside.pop_front();
         }
     }
 

@@ -97,8 +97,9 @@ pub struct Conn {
     pub listed: bool,
     /// See [`Preface`].
     pub preface: Preface,
-    /// All places were taken when it came, and a proxy had yet to say for whom.
-    pub beyond: bool,
+    /// It takes no place: all were taken when it came, and a proxy has yet to say for whom; or it was answered, and lingers
+    /// until it has gone.
+    pub outside: bool,
     /// What it is subscribed to.
     pub subs: Subs,
     /// Bytes that wait for more bytes.

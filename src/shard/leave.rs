@@ -83,6 +83,7 @@ impl<R: Ring> Shard<R> {
         debug_assert!(result >= 0, "the close of a slot that is known to be taken failed with {result}");
         conn.armed -= 1;
         conn.closed = true;
+        self.outside_count -= u64::from(conn.outside);
         self.counters.connections -= 1;
         self.release_if_done(id);
     }
@@ -116,10 +117,14 @@ impl<R: Ring> Shard<R> {
         self.unsubscribe_all(id);
         let (_, conn) = self.conns.at(id.slot.0);
         conn.answered = conn.state != State::Open;
+        let steps_out = conn.answered && !conn.outside;
         self.counters.websockets -= u64::from(conn.state == State::Open);
         self.counters.partial_bytes -= conn.kept_bytes() as u64;
         self.counters.end(reason);
         (conn.state, conn.since, conn.paused) = (State::Leaving, self.now, false);
         conn.kept = Default::default();
+        if steps_out {
+            self.step_outside(id);
+        }
     }
 }

@@ -12,6 +12,7 @@ mod conn;
 mod leave;
 mod preface;
 mod read;
+mod read_queue;
 mod run;
 mod subscribe;
 mod sweep;
@@ -32,6 +33,7 @@ use crate::metrics::{EndReason, ShardCounters, latency_histogram};
 use crate::sys::{Completion, Ring};
 use conn::Conns;
 use hdrhistogram::Histogram;
+use read_queue::ReadQueue;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -77,7 +79,10 @@ pub struct Shard<R: Ring> {
     retries: Spread,
     /// An update that did not fit into this turn's run of its channel.
     carried: Option<(ChannelRef, Arc<Update>)>,
-    to_read: VecDeque<ConnId>,
+    to_read: ReadQueue,
+    /// Those that take no place (see [`Conn::outside`]), in the order in which they came to that; some have left since.
+    outside: VecDeque<ConnId>,
+    outside_count: u64,
     intake: Intake,
     to_flush: Vec<ConnId>,
     /// Those that are behind, each once (see [`Conn::listed`]); some may have caught up or left since.
@@ -154,7 +159,9 @@ impl<R: Ring> Shard<R> {
             first_pings: Allowance::new(FIRST_PINGS_PER_S, FIRST_PINGS_AT_ONCE),
             retries: Spread::new(fastrand::u32(..)),
             carried: None,
-            to_read: VecDeque::new(),
+            to_read: ReadQueue::default(),
+            outside: VecDeque::new(),
+            outside_count: 0,
             intake: Intake::default(),
             to_flush: Vec::new(),
             laggards: Vec::new(),

@@ -23,7 +23,7 @@ impl<R: Ring> Shard<R> {
         let (_, conn) = self.conns.at(id.slot.0);
         conn.preface = match introduced {
             // Version 1 has no LOCAL: HAProxy 2.6 names its own end of this very connection.
-            Introduced::Client(client) if Some(client) == proxy => Preface::Local,
+            Introduced::Client(client) if Some(client) == proxy && bytes.starts_with(b"PROXY") => Preface::Local,
             Introduced::Client(_) => Preface::Given,
             Introduced::Nobody => Preface::Nameless,
             Introduced::Proxy => Preface::Local,
@@ -37,10 +37,14 @@ impl<R: Ring> Shard<R> {
 
     /// Whether there is still no place for who came when there was none.
     pub(super) fn is_beyond(&mut self, id: ConnId) -> bool {
-        let over = self.counters.connections > self.counters.connections_max;
+        let full = self.is_full();
         let (_, conn) = self.conns.at(id.slot.0);
-        conn.beyond &= over;
-        conn.beyond
+        if conn.outside && !full {
+            conn.outside = false;
+            self.outside_count -= 1;
+        }
+        let (_, conn) = self.conns.at(id.slot.0);
+        conn.outside
     }
 
     /// Answers a whole request of a proxy's own, if that is to look whether we are here, and says whether it was.

@@ -8,13 +8,24 @@ use super::conn::Preface;
 use crate::ids::ConnId;
 use crate::metrics::EndReason;
 use crate::sys::Ring;
+use std::net::SocketAddr;
+use tracing::field::{DisplayValue, display};
 
 impl<R: Ring> Shard<R> {
     /// Somebody has opened a WebSocket.
     pub(super) fn tell_open(&mut self, id: ConnId) {
         let (_, conn) = self.conns.at(id.slot.0);
         let face = conn.face();
-        tracing::debug!(client = self.conns.address(id).map(display), ?face, "connected");
+        let (client, proxy) = self.whose(id);
+        tracing::debug!(client, proxy, ?face, "connected");
+    }
+
+    /// The client's address, or that of a proxy which has not said for whom it is.
+    fn whose(&mut self, id: ConnId) -> (Option<DisplayValue<SocketAddr>>, Option<DisplayValue<SocketAddr>>) {
+        let (_, conn) = self.conns.at(id.slot.0);
+        let named = matches!(conn.preface, Preface::None | Preface::Given);
+        let address = self.conns.address(id).map(display);
+        if named { (address, None) } else { (None, address) }
     }
 
     /// A connection ends, for the reason that comes back.
@@ -22,12 +33,8 @@ impl<R: Ring> Shard<R> {
         if reason == EndReason::HealthCheck || self.is_check(id, reason) {
             return EndReason::HealthCheck;
         }
-        let (_, conn) = self.conns.at(id.slot.0);
-        let named = matches!(conn.preface, Preface::None | Preface::Given);
-        let address = self.conns.address(id).map(tracing::field::display);
-        // For whom a trusted proxy has not said, it is only the proxy that is known.
-        let (client, proxy) = if named { (address, None) } else { (None, address) };
-        let (label, why) = (reason.label(), Some(why).filter(|why| !why.is_empty()));
+        let (client, proxy) = self.whose(id);
+        let (label, why) = (reason.label(), Some(why).filter(|why| !why.is_empty() && *why != reason.label()));
         if !is_told(reason) {
             tracing::debug!(client, proxy, reason = label, why, "ended");
         } else if let Some(kept_back) = self.lines[reason as usize].take(self.now_us) {

@@ -154,6 +154,28 @@ def test_a_full_shard_is_well_to_health_checks_and_names_the_client_that_it_refu
             waiting.expect_open()
 
 
+def test_those_who_do_not_hang_up_when_they_were_refused_keep_nobody_out(proxied):
+    """More of them than the shard has slots for refusals, some without a word: a check is answered all the same, and a
+    place that becomes free is given away."""
+    gateway = proxied(LIMITS_CONNECTIONS_PER_SHARD_MAX=1, PROXY_PROTOCOL_TRUSTED="127.0.0.1", RUST_LOG="info")
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(Peer(gateway.port))
+        first.send(V1 + request("/raw/c"))
+        first.expect_open()
+        for number in range(100):
+            peer = stack.enter_context(Peer(gateway.port))
+            peer.send(V2 if number % 4 else b"")
+        with Peer(gateway.port) as check:
+            check.socket.settimeout(5)
+            check.send(LOCAL + OPTIONS)
+            assert check.response()[0] == 200
+        first.socket.close()
+        wait_until(lambda: "vanished" in ends(gateway), "a place that is free")
+        with Peer(gateway.port) as client:
+            client.send(V1 + request("/raw/c"))
+            client.expect_open()
+
+
 def test_what_lets_everybody_claim_any_address_is_warned_of(start):
     pattern = "WARN proxy_protocol.trusted = .*any address"
     assert not told(start("--shards", 1, PROXY_PROTOCOL_TRUSTED="10.0.0.0/8,fc00::/7"), pattern)

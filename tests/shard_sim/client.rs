@@ -22,6 +22,8 @@ pub struct View<'a> {
     pub tight: bool,
     /// The shard leaves: anybody may be closed.
     pub leaving: bool,
+    /// All slots were taken at some time: whoever takes long to read why it was refused may have been cut off.
+    pub crowded: bool,
     /// What may be sent to a client beyond its last pong, before it is behind.
     pub window: usize,
 }
@@ -295,7 +297,8 @@ impl Client {
             ClientRead::Cut => {
                 let refused = ring.sockets[self.file].queued; // its accept failed, or nobody listens any more
                 // Who was too slow may be too slow for its close frame, too.
-                let excused = refused || view.tight || view.leaving || view.means == Means::Scarce;
+                let refused_slowly = view.crowded && self.status.is_none();
+                let excused = refused || refused_slowly || view.tight || view.leaving || view.means == Means::Scarce;
                 assert!(!self.blameless || excused, "cut off for nothing: {self:?}");
                 self.ended = true;
             }

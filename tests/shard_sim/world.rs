@@ -46,6 +46,9 @@ pub struct World {
     capacity: usize,
     /// Clients at a time: where they are few, channels lose their last subscribers all the time.
     crowd: usize,
+    /// See [`View::crowded`].
+    crowded: bool,
+    listeners: usize,
     /// Clients that connected with a PROXY header, or without one, that is not to be believed.
     unwelcome: u64,
     pub updates: u64,
@@ -76,7 +79,7 @@ impl World {
         let (means, tight) = (Means::of(seed), seed.is_multiple_of(4));
         let config = config(&mut rng, means, tight);
         let (held, window) = (config.limits.connections_per_shard_max, config.limits.window_bytes as usize);
-        let slots = sizes.slots as usize;
+        let (slots, listeners) = (sizes.slots as usize, usize::from(sizes.listeners));
         let capacity = if held == 0 { slots } else { slots.min(held + REFUSAL_SLOTS) };
         let shard_bell = Doorbell::new(Mode::Blocking).expect("a descriptor");
         let source_bell = Doorbell::new(Mode::NonBlocking).expect("a descriptor");
@@ -108,6 +111,8 @@ impl World {
             window,
             capacity,
             crowd: [5, 15, capacity + 10, capacity + 10][seed as usize % 4],
+            crowded: false,
+            listeners,
             unwelcome: 0,
             updates: 0,
             paces: Paces::default(),
@@ -201,7 +206,8 @@ impl World {
             self.act();
         }
         let (means, tight, leaving, window) = (self.means, self.tight, self.leaving, self.window);
-        let view = View { source: &self.source, means, tight, leaving, window };
+        self.crowded |= self.shard.ring_mut().occupied() + self.listeners >= self.capacity;
+        let view = View { source: &self.source, means, tight, leaving, crowded: self.crowded, window };
         let ring = self.shard.ring_mut();
         ring.now_us = self.now_us;
         for client in &mut self.clients {
@@ -310,7 +316,7 @@ impl World {
 
     fn check(&mut self) {
         let (means, tight, leaving, window) = (self.means, self.tight, self.leaving, self.window);
-        let view = View { source: &self.source, means, tight, leaving, window };
+        let view = View { source: &self.source, means, tight, leaving, crowded: self.crowded, window };
         let ring = self.shard.ring_mut();
         let room = ring.occupied() < self.capacity;
         assert!(!room || ring.waiting() == 0, "there is room, and {} wait to be accepted", ring.waiting());
