@@ -10,7 +10,7 @@ use super::text::{bytes, thousands};
 pub(super) const AVAILABLE: Need = Need {
     id: "memory",
     what: "free memory (MemAvailable)",
-    needed: "N x (227 + 4,085) bytes, and 16,225 more for each socket that does not read, 1.25 MiB a ring, 64 MiB",
+    needed: "N x (227 + 4,085) bytes, 4,096 more for each socket that reads (a page of TCP's), 15,770 for each that does not (14,438 of them TCP's), 1.25 MiB a ring, 64 MiB",
     why: "the kernel ends the gateway, or another process, when memory is out",
     source: "measured: see the table of figures; a gateway that runs here already has taken its part",
     undo: "nothing to undo",

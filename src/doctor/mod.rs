@@ -28,7 +28,7 @@ pub use guide::{GUIDE_SHARDS, GUIDE_SOCKETS, GUIDE_STALLED_SHARE, limits_conf, r
 pub use host::{Core, Host, Limit, Network, RingProbe, Softnet};
 pub use mend::Mend;
 pub use needs::{NEEDS, Need, Verdict};
-pub use plan::Plan;
+pub use plan::{Part, Plan};
 pub use redis::{PubsubLimit, RedisSeen, ask as ask_redis};
 pub use report::{Finding, Report};
 pub use unit::Unit;
@@ -40,7 +40,7 @@ pub fn examine(plan: &Plan, host: &Host) -> Report {
         _ => (need.judge)(plan, host),
     };
     let findings = NEEDS.iter().map(|need| Finding { need, verdict: judge(need) }).collect();
-    Report { sockets: plan.sockets, stalled_share: plan.stalled_share, findings }
+    Report { sockets: plan.sockets, stalled_share: plan.stalled_share, memory: plan.memory_parts(host), findings }
 }
 
 /// Where not even the number of shards is known.

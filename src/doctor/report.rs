@@ -1,6 +1,7 @@
 //! What was found, for people and for machines.
 
 use super::needs::{Need, Verdict};
+use super::plan::Part;
 use super::text::{count, thousands};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -11,6 +12,8 @@ pub struct Report {
     pub sockets: u64,
     /// The share of them that does not read.
     pub stalled_share: f64,
+    /// The memory that they take.
+    pub memory: [Part; 6],
     /// One for each need, in the order of the table.
     pub findings: Vec<Finding>,
 }
@@ -50,9 +53,12 @@ impl Report {
                 "any_one_mends": matches!(verdict, Verdict::ShortEither(..)),
             })
         };
+        let part =
+            |part: &Part| json!({ "what": part.what, "times": part.times, "each": part.each, "bytes": part.bytes() });
         json!({
             "sockets": self.sockets,
             "stalled_share": self.stalled_share,
+            "memory": self.memory.iter().map(part).collect::<Vec<_>>(),
             "short": self.short().count(),
             "unknown": self.unknown().count(),
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),

@@ -12,6 +12,10 @@ const ARMED_PER_LISTENER: usize = 16;
 /// Slots beyond the connections that are held, for those who are told that there is no room. Whoever comes when these
 /// are taken too waits in the listener's backlog: an accept without a free slot would destroy the connection.
 pub const REFUSAL_SLOTS: u32 = 32;
+
+/// Slots of a shard's tables beside those of `limits.connections_per_shard_max`: twice the former, for what the rings'
+/// tables round.
+pub const CAPACITY_SLOTS: u64 = 64;
 /// What those are told to wait before they come again, in seconds.
 const RETRY_AFTER_S: std::ops::Range<u32> = 1..8;
 

@@ -1,11 +1,13 @@
 //! `spillgate doctor`: made-up hosts by which each need is proved short and mended, the real host, and the files in
 //! `tuning/` that are written from the same table.
 
+mod capacity;
 mod fake;
 mod guide;
 mod here;
 mod hidden;
 mod install;
+mod lines;
 mod mends;
 #[path = "../common/redis.rs"]
 mod redis;
