@@ -50,9 +50,11 @@ fn judge_groups(plan: &Plan, host: &Host) -> Verdict {
         let each: Vec<_> = limits.iter().map(|(limit, place, _)| format!("{} ({place})", bytes(*limit))).collect();
         format!("{}; needed: {}", each.join(", "), bytes(needed))
     };
+    let odd = host.unit.as_ref().and_then(|unit| unit.odd(&["MemoryMax", "MemoryHigh"]));
     let tight: Vec<_> = limits.iter().filter(|(limit, ..)| *limit < needed).collect();
     match (limits.iter().min_by_key(|(limit, ..)| *limit), &host.cgroups.memory_unread) {
         _ if !tight.is_empty() => Verdict::Short(said(&tight), tight.iter().map(|(.., mend)| mend.clone()).collect()),
+        _ if odd.is_some() => Verdict::Unknown(odd.unwrap_or_default()),
         (_, Some(why)) => Verdict::Unknown(why.clone()),
         (Some(least), None) => Verdict::Fine(said(&[least])),
         (None, None) => Verdict::Fine("no limit".into()),

@@ -21,6 +21,8 @@ pub struct Plan {
     pub proxies: Option<u64>,
     /// The gateway's settings.
     pub config: Config,
+    /// Whose they are, for people: a file, or that they are the defaults.
+    pub settings: String,
 }
 
 /// A part of the memory that a plan takes.

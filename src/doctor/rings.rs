@@ -59,13 +59,33 @@ pub(super) const DISABLED: Need = Need {
         let group = host.number("kernel.io_uring_group");
         match disabled {
             0 => Verdict::Fine("0".into()),
-            1 if group.is_some_and(|group| host.groups.contains(&group)) => {
-                Verdict::Fine("1, and this process is in the group that may".into())
+            1 if group.is_some_and(|group| is_member(host, group)) => Verdict::Fine(match &host.unit {
+                Some(unit) => format!("1, and {} is in the group that may", unit.file),
+                None => "1, and this process is in the group that may".into(),
+            }),
+            other => {
+                let whose = host.unit.as_ref().filter(|_| other == 1);
+                let said = whose.map_or_else(String::new, |unit| {
+                    let group = group.map_or_else(|| "none".to_owned(), |group| group.to_string());
+                    format!("; the group that may is {group}, in which {} has no part", unit.file)
+                });
+                // Root's group is more than a gateway should be in.
+                let group = group.filter(|group| *group > 0 && whose.is_some());
+                let narrow = group.map(|group| Mend::Unit(format!("SupplementaryGroups={group}")));
+                let open = Mend::Sysctl(name, "0".into());
+                Verdict::ShortEither(format!("{other}{said}"), narrow.into_iter().chain([open]).collect())
             }
-            other => Verdict::Short(other.to_string(), vec![Mend::Sysctl(name, "0".into())]),
         }
     },
 };
+
+/// Whether the gateway is in a group: the unit's, where one is installed, else that of whoever asks.
+fn is_member(host: &Host, group: u64) -> bool {
+    match &host.unit {
+        Some(unit) => unit.groups.contains(&group),
+        None => host.groups.contains(&group),
+    }
+}
 
 pub(super) const SECCOMP: Need = Need {
     id: "seccomp",

@@ -9,13 +9,15 @@ mod hidden;
 mod install;
 mod lines;
 mod mends;
+mod namespaces;
 #[path = "../common/redis.rs"]
 mod redis;
+mod unit;
 
 use spillgate::config::Config;
 use spillgate::doctor::Plan;
 
 /// A plan with the default settings.
 fn plan(sockets: u64) -> Plan {
-    Plan { sockets, stalled_share: 0.2, proxies: None, config: Config::default() }
+    Plan { sockets, stalled_share: 0.2, proxies: None, config: Config::default(), settings: "defaults".into() }
 }

@@ -1,7 +1,7 @@
 //! Every need, made short on a host that is fine but for that, named alone, and mended by the very lines that it says.
 
 use super::fake::{Fake, answering};
-use spillgate::doctor::{NEEDS, PubsubLimit, Report, RingProbe, Verdict, examine};
+use spillgate::doctor::{NEEDS, PubsubLimit, RedisSeen, Report, RingProbe, Verdict, examine};
 use std::collections::BTreeSet;
 
 type Spoil = fn(&mut Fake);
@@ -119,6 +119,7 @@ const BY_HAND: &[(&str, &[&str], Spoil)] = &[
         fake.ring = RingProbe::Refused("Operation not permitted (os error 1)".into());
     }),
     ("io_uring", &[], |fake| fake.ring = RingProbe::Made(vec!["direct descriptors"])),
+    ("redis", &[], |fake| fake.redis = Some(RedisSeen::Refused("Connection refused".into(), "start it"))),
     ("memory", &[], |fake| fake.edit("proc/meminfo", "30000000", "4000000")),
     // Four shards with 256 rings each, and the kernel's largest tables, hold half of that.
     ("nofile", &["file_max"], |fake| {
@@ -131,8 +132,8 @@ const BY_HAND: &[(&str, &[&str], Spoil)] = &[
     }),
 ];
 
-/// Needs that cannot be short: the gateway sees to them itself, or a Redis that is away is no fault of the host's.
-const NEVER: &[&str] = &["notsent_lowat", "redis"];
+/// Needs that cannot be short: the gateway sees to them itself.
+const NEVER: &[&str] = &["notsent_lowat"];
 
 pub fn short(report: &Report) -> BTreeSet<&'static str> {
     report.short().map(|finding| finding.need.id).collect()
