@@ -27,7 +27,7 @@ const ZERO_MAKES_SENSE: [&str; 6] = [
 
 const SHARDS_MAX: usize = 1024;
 /// Each address has a listener and an accept of its own at every shard, which are counted in 8 bits.
-const ADDRESSES_MAX: usize = 255;
+pub const ADDRESSES_MAX: usize = 255;
 const RINGS_PER_SHARD_MAX: usize = 256;
 /// A WebSocket handshake of a browser has about 500 bytes; a bare one has more than this.
 const REQUEST_BYTES_MIN: usize = 256;

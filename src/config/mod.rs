@@ -17,7 +17,7 @@ mod schema;
 mod secret;
 mod settings;
 
-pub use check::{Rule, Violation};
+pub use check::{ADDRESSES_MAX, Rule, Violation};
 pub use env::{FILE_VARIABLE, service_links};
 pub use error::{ADDRESS_EXPECTED, ConfigError, Mistake, Origin, Position, Problem};
 pub use flags::Overrides;

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Addresses for clients; several, where one proxy must open more than 64,000 connections to this gateway.
+    /// Addresses for clients; several, where one proxy must open more than 55,000 connections to this gateway.
     pub listen: Vec<SocketAddr>,
     /// Address of the admin interface: health, metrics and the publish API. Keep it off the internet.
     pub admin: SocketAddr,

@@ -3,7 +3,7 @@
 use super::figures;
 use super::host::{Host, Network};
 use super::mend::Mend;
-use super::needs::{Need, Verdict, no_sysctls, not_told};
+use super::needs::{Need, Verdict, no_sysctls};
 use super::plan::Plan;
 use super::text::{cores, count};
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ pub(super) const SHARDS: Need = Need {
     sysctls: no_sysctls,
     judge: |plan, host| {
         if host.allowed.is_empty() {
-            return not_told(host, "proc/self/status");
+            return Verdict::Unknown(unknown(host));
         }
         let (shards, allowed) = (plan.shards(host), host.allowed.len() as u64);
         let said = format!("{} on {}", count(shards, "shard"), count(allowed, "core"));
@@ -28,6 +28,13 @@ pub(super) const SHARDS: Need = Need {
         Verdict::Short(said, vec![Mend::Setting("shards = 0".into())])
     },
 };
+
+/// Why nobody knows on which cores the gateway may run.
+pub(super) fn unknown(host: &Host) -> String {
+    let odd = host.unit.as_ref().and_then(|unit| unit.odd(&["CPUAffinity"]));
+    odd.or_else(|| host.unread("proc/self/status"))
+        .unwrap_or_else(|| "/proc/self/status does not tell the cores".into())
+}
 
 pub(super) const QUOTA: Need = Need {
     id: "cgroup_cpu",
@@ -52,9 +59,11 @@ fn judge_quota(plan: &Plan, host: &Host) -> Verdict {
         let each: Vec<_> = limits.iter().map(|(cores, place, _)| format!("{cores:.1} cores ({place})")).collect();
         format!("{}; needed: {}", each.join(", "), count(shards, "core"))
     };
+    let odd = host.unit.as_ref().and_then(|unit| unit.odd(&["CPUQuota"]));
     let tight: Vec<_> = limits.iter().filter(|(cores, ..)| *cores < shards as f64).collect();
     match (limits.iter().min_by(|one, other| one.0.total_cmp(&other.0)), &host.cgroups.cpu_unread) {
         _ if !tight.is_empty() => Verdict::Short(said(&tight), tight.iter().map(|(.., mend)| mend.clone()).collect()),
+        _ if odd.is_some() => Verdict::Unknown(odd.unwrap_or_default()),
         (_, Some(why)) => Verdict::Unknown(why.clone()),
         (Some(least), None) => Verdict::Fine(said(&[least])),
         (None, None) => Verdict::Fine("no limit".into()),
@@ -99,6 +108,9 @@ pub(super) const PACKETS: Need = Need {
 fn judge_packets(plan: &Plan, host: &Host) -> Verdict {
     if plan.listens_here_alone() {
         return Verdict::Fine("the loopback's are taken in where they are sent".into());
+    }
+    if host.allowed.is_empty() {
+        return Verdict::Unknown(unknown(host));
     }
     if host.allowed.len() < 2 || plan.sockets < figures::STEER_FROM.value {
         return Verdict::Fine("any will do for this number of sockets and cores".into());

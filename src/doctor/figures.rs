@@ -30,12 +30,12 @@ figures! {
         "measured: 223 to 227 at 1.2 and 2 million sockets (docs/capacity.md)";
     /// Kernel memory of one end of a connection that is silent.
     KERNEL_BYTES = 4_085, "bytes", "the kernel's memory, a silent socket",
-        "socket, inode, file, directory entry and armed poll in the slabs of Linux 6.18; measured: 6,529 to 6,727 for both ends of a connection (docs/capacity.md)";
+        "socket, inode, file, directory entry and armed poll in the slabs of Linux 6.18, as read; measured: 6,529 to 6,727 for both ends of a connection, so some 3,300 an end (docs/capacity.md); the larger is reckoned with";
     /// What a socket that never reads takes of TCP's memory.
     STALLED_TCP_BYTES = 14_438, "bytes", "TCP's memory, a socket that does not read",
         "measured: 11.5 to 14.1 KiB, not growing (docs/measurements-slow.md)";
-    /// What a socket that never reads takes of the host's memory, all in all.
-    STALLED_BYTES = 15_770, "bytes", "the host's memory, a socket that does not read",
+    /// What a socket that never reads takes of the host's memory, all in all: TCP's and its outbox are in it.
+    STALLED_BYTES = 15_770, "bytes", "the host's memory, a socket that does not read, TCP's and the outbox in it",
         "measured: 15.4 KiB, not growing (docs/measurements-slow.md)";
     /// User memory of a socket that is behind: its outbox.
     OUTBOX_BYTES = 455, "bytes", "the gateway's outbox, a socket that does not read",
@@ -52,9 +52,12 @@ figures! {
     /// How many connections a shard takes in a second.
     ACCEPTS_PER_S = 50_000, "connections", "what one shard can accept in a second",
         "measured: 20 us of a core to accept and answer one, two million of them (docs/capacity.md)";
-    /// How often one proxy address reaches one of ours.
-    PORTS_PER_PROXY = 64_000, "connections", "from one proxy address to one listen address",
-        "a TCP connection is told by its addresses and ports: 1,024 to 65,535, but for ports in use";
+    /// How often one proxy address reaches one of ours, where the proxy is elsewhere.
+    PORTS_PER_PROXY = 55_000, "connections", "from one proxy address elsewhere to one listen address",
+        "tuning/haproxy.cfg: ports 10,240 to 65,535; tuning/nlb.md: an NLB's own bound";
+    /// The same, where the proxy is on this host and its ports are known.
+    PORTS_PER_PROXY_HERE = 64_000, "connections", "from one proxy address on this host to one listen address, at most",
+        "a TCP connection is told by its addresses and ports: 1,024 to 65,535, but for ports in use; net.ipv4.ip_local_port_range says how many";
     /// How many connections may share one place of a table.
     PER_BUCKET_MAX = 2, "connections", "in one bucket of the kernel's table, at most",
         "measured: with 2,400,000 ends in 262,144 buckets, nine in each, the p99 of deliveries was 4.7 s and a quarter of the CPU went to the look-ups; in a larger table 13.4 ms (docs/benchmarks.md); two is a choice between";
@@ -77,7 +80,7 @@ figures! {
     FILES_BESIDE = 65_536, "files", "open on the host besides the clients' sockets",
         "an allowance; fs.file-nr tells how many there are";
     /// Ports that a proxy on this host may have for one address of the gateway.
-    PORTS_WANTED = 55_000, "ports", "for connections from this host to one address",
+    PORTS_WANTED = 55_296, "ports", "for connections from this host to one address",
         "10,240 to 65,535: those below are left to what listens (8080, 9090, Redis' 6379)";
     /// Where a packet queue is long enough.
     BACKLOG_PACKETS = 16_384, "packets", "for each core's queue, where packets were dropped from it",

@@ -111,7 +111,13 @@ impl Plan {
     /// The plan of the committed files.
     pub fn of_the_guide() -> Self {
         let config = Config { shards: GUIDE_SHARDS, ..Config::default() };
-        Self { sockets: GUIDE_SOCKETS, stalled_share: GUIDE_STALLED_SHARE, proxies: None, config }
+        Self {
+            sockets: GUIDE_SOCKETS,
+            stalled_share: GUIDE_STALLED_SHARE,
+            proxies: None,
+            config,
+            settings: "the guide's".into(),
+        }
     }
 }
 

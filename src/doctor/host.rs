@@ -31,7 +31,7 @@ pub struct Host {
     pub may_lock: bool,
     /// The mode of seccomp that we run under: 0 is none, 2 a filter.
     pub seccomp: Option<u64>,
-    /// The groups that we are in.
+    /// The groups that whoever asks is in.
     pub groups: Vec<u64>,
     /// Cores that the gateway may run on.
     pub allowed: BTreeSet<usize>,
@@ -134,7 +134,7 @@ impl Host {
     }
 
     fn read_for(root: &Path, ring: RingProbe, redis: Option<RedisSeen>, by_unit: bool) -> Self {
-        let root = Root { at: root, unread: RefCell::default() };
+        let root = Root::at(root);
         let status = root.text("proc/self/status").unwrap_or_default();
         let field = |name: &str| field(&status, name);
         let limits = root.text("proc/self/limits").unwrap_or_default();
@@ -149,6 +149,9 @@ impl Host {
         };
         if let Some(own) = own {
             allowed.clone_from(&own);
+        }
+        if unit.as_ref().is_some_and(|unit| unit.odd.contains_key("CPUAffinity")) {
+            allowed.clear(); // nobody knows
         }
         let mut host = Self {
             sysctls: needs::SYSCTLS.iter().filter_map(sysctl).collect(),
@@ -183,6 +186,13 @@ impl Host {
         Some(format!("cannot read /{file}: {why}"))
     }
 
+    /// Whether this is another network namespace than the host's first, as in a container: only that one has `tcp_mem`.
+    pub fn is_network_of_its_own(&self) -> bool {
+        let tcp_mem = "net.ipv4.tcp_mem";
+        let is_hidden = self.unread("proc/sys/net/ipv4/tcp_mem").is_some();
+        !self.sysctls.contains_key(tcp_mem) && !is_hidden && self.sysctls.contains_key("net.ipv4.tcp_rmem")
+    }
+
     /// A kernel setting as it is read.
     pub fn sysctl(&self, name: &str) -> Option<&str> {
         self.sysctls.get(name).map(String::as_str)
@@ -208,7 +218,11 @@ pub(super) struct Root<'a> {
     unread: RefCell<BTreeMap<String, String>>,
 }
 
-impl Root<'_> {
+impl<'a> Root<'a> {
+    pub(super) fn at(at: &'a Path) -> Self {
+        Self { at, unread: RefCell::default() }
+    }
+
     pub(super) fn text(&self, path: &str) -> Option<String> {
         let why = match fs::read_to_string(self.at.join(path)) {
             Ok(text) if !text.trim().is_empty() => return Some(text),
@@ -253,7 +267,7 @@ impl Root<'_> {
         names
     }
 
-    fn exists(&self, path: &str) -> bool {
+    pub(super) fn exists(&self, path: &str) -> bool {
         self.at.join(path).exists()
     }
 }
@@ -296,7 +310,7 @@ fn limit(text: &str, name: &str) -> Option<Limit> {
 }
 
 /// Cores as `0-3,8` lists them.
-pub(super) fn core_list(text: &str) -> BTreeSet<usize> {
+fn core_list(text: &str) -> BTreeSet<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         Some(first.trim().parse::<usize>().ok()?..=last.trim().parse::<usize>().ok()?)

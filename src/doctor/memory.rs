@@ -10,7 +10,7 @@ use super::text::{bytes, thousands};
 pub(super) const AVAILABLE: Need = Need {
     id: "memory",
     what: "free memory (MemAvailable)",
-    needed: "N x (227 + 4,085) bytes, and 16,225 more for each socket that does not read, 1.25 MiB a ring, 64 MiB",
+    needed: "N x (227 + 4,085) bytes, 4,096 more for each socket that reads (a page of TCP's), 15,770 for each that does not (14,438 of them TCP's), 1.25 MiB a ring, 64 MiB",
     why: "the kernel ends the gateway, or another process, when memory is out",
     source: "measured: see the table of figures; a gateway that runs here already has taken its part",
     undo: "nothing to undo",
@@ -50,9 +50,11 @@ fn judge_groups(plan: &Plan, host: &Host) -> Verdict {
         let each: Vec<_> = limits.iter().map(|(limit, place, _)| format!("{} ({place})", bytes(*limit))).collect();
         format!("{}; needed: {}", each.join(", "), bytes(needed))
     };
+    let odd = host.unit.as_ref().and_then(|unit| unit.odd(&["MemoryMax", "MemoryHigh"]));
     let tight: Vec<_> = limits.iter().filter(|(limit, ..)| *limit < needed).collect();
     match (limits.iter().min_by_key(|(limit, ..)| *limit), &host.cgroups.memory_unread) {
         _ if !tight.is_empty() => Verdict::Short(said(&tight), tight.iter().map(|(.., mend)| mend.clone()).collect()),
+        _ if odd.is_some() => Verdict::Unknown(odd.unwrap_or_default()),
         (_, Some(why)) => Verdict::Unknown(why.clone()),
         (Some(least), None) => Verdict::Fine(said(&[least])),
         (None, None) => Verdict::Fine("no limit".into()),

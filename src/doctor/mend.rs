@@ -15,6 +15,8 @@ pub enum Mend {
     Unit(String),
     /// A limit of whoever starts the gateway: `n` or `l` of the shell's `ulimit`, and the number.
     Limit(char, u64),
+    /// The same where whoever asks may not raise it.
+    RootLimit(char, u64),
     /// A line of the gateway's configuration file, with the whole key.
     Setting(String),
     /// How Redis is reached from a shell, and what it is told.
@@ -27,12 +29,19 @@ impl Mend {
     /// Where the line belongs.
     pub fn place(&self) -> &'static str {
         match self {
+            Mend::Sysctl("net.ipv4.tcp_child_ehash_entries", _) => {
+                "as root, before the network namespace is made that the gateway runs in"
+            }
             Mend::Sysctl(..) => "as root; /etc/sysctl.d keeps it",
             Mend::Write(..) => "as root; until the next boot",
             Mend::Boot(_) => "as root, then boot; Fedora and RHEL: `grubby --update-kernel=ALL --args=...`",
             Mend::Unit(_) => "in the unit, below [Service]: `systemctl edit spillgate`",
             Mend::Limit('n', _) => "in the shell that starts it; a container: --ulimit nofile=",
             Mend::Limit(..) => "in the shell that starts it; a container: --ulimit memlock= (bytes)",
+            Mend::RootLimit('n', _) => "by root with CAP_SYS_RESOURCE, before it starts; a container: --ulimit nofile=",
+            Mend::RootLimit(..) => {
+                "by root with CAP_SYS_RESOURCE, before it starts; a container: --ulimit memlock= (bytes)"
+            }
             Mend::Setting(line) if line.starts_with("limits.") => "in the configuration file, below [limits]",
             Mend::Setting(_) => "in the configuration file, above its first [section]",
             Mend::Redis(..) => "at Redis; its redis.conf keeps it",
@@ -49,7 +58,10 @@ impl fmt::Display for Mend {
             Mend::Sysctl(name, value) => write!(f, "sysctl -w {name}={value}"),
             Mend::Write(path, value) => write!(f, "echo {value} | tee {path}"),
             Mend::Redis(client, command) => write!(f, "{client} {command}"),
-            Mend::Limit(of, number) => write!(f, "ulimit -{of} {number}"),
+            Mend::Limit(of, number) | Mend::RootLimit(of, number) if *number >= u64::MAX >> 10 => {
+                write!(f, "ulimit -{of} unlimited")
+            }
+            Mend::Limit(of, number) | Mend::RootLimit(of, number) => write!(f, "ulimit -{of} {number}"),
             Mend::Boot(parameter) => write!(
                 f,
                 "mkdir -p /etc/default/grub.d && echo 'GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {parameter}\"' >/etc/default/grub.d/spillgate.cfg && update-grub"

@@ -2,7 +2,7 @@
 //!
 //! `figures` are the measured costs; `needs` is the table of what is needed, each with its formula, its reason and its
 //! source (told in `rings`, `memory`, `network`, `queues`, `cores` and `redis`); `host` reads what is there, and `unit` what
-//! systemd gives the gateway; `report` says it; `guide` writes the same table down as `tuning/`.
+//! systemd gives the gateway (by the rules of `unit_values`); `report` says it; `guide` writes the same table down as `tuning/`.
 //!
 //! Invariant: a judge is a pure function of plan and host, so that made-up hosts prove each of them; and no check calls
 //! something short that has no consequence for this plan.
@@ -22,16 +22,17 @@ mod report;
 mod rings;
 mod text;
 mod unit;
+mod unit_values;
 
 pub use figures::{FIGURES, Figure};
 pub use guide::{GUIDE_SHARDS, GUIDE_SOCKETS, GUIDE_STALLED_SHARE, limits_conf, readme_part, sysctl_conf};
 pub use host::{Core, Host, Limit, Network, RingProbe, Softnet};
 pub use mend::Mend;
 pub use needs::{NEEDS, Need, Verdict};
-pub use plan::Plan;
+pub use plan::{Part, Plan};
 pub use redis::{PubsubLimit, RedisSeen, ask as ask_redis};
 pub use report::{Finding, Report};
-pub use unit::Unit;
+pub use unit::{Unit, unit_config};
 
 /// Judges every need.
 pub fn examine(plan: &Plan, host: &Host) -> Report {
@@ -40,11 +41,16 @@ pub fn examine(plan: &Plan, host: &Host) -> Report {
         _ => (need.judge)(plan, host),
     };
     let findings = NEEDS.iter().map(|need| Finding { need, verdict: judge(need) }).collect();
-    Report { sockets: plan.sockets, stalled_share: plan.stalled_share, findings }
+    Report {
+        sockets: plan.sockets,
+        stalled_share: plan.stalled_share,
+        settings: plan.settings.clone(),
+        memory: plan.memory_parts(host),
+        findings,
+    }
 }
 
 /// Where not even the number of shards is known.
 fn no_cores(host: &Host) -> Verdict {
-    let why = host.unread("proc/self/status").unwrap_or_else(|| "/proc/self/status does not tell the cores".into());
-    Verdict::Unknown(format!("a matter of the shards, and there is one a core: {why}"))
+    Verdict::Unknown(format!("a matter of the shards, and there is one a core: {}", cores::unknown(host)))
 }

@@ -199,16 +199,16 @@ mod tests {
 
     #[test]
     fn what_is_said_to_be_needed_has_the_figures_that_it_is_judged_by() {
-        let stalled = figures::STALLED_BYTES.value + figures::OUTBOX_BYTES.value;
         let mentions: &[(Need, &[u64])] = &[
             (rings::FILE_MAX, &[figures::FILES_BESIDE.value]),
-            (memory::AVAILABLE, &[figures::USER_BYTES.value, figures::KERNEL_BYTES.value, stalled]),
+            (memory::AVAILABLE, &[figures::USER_BYTES.value, figures::KERNEL_BYTES.value, figures::PAGE_BYTES.value]),
+            (memory::AVAILABLE, &[figures::STALLED_BYTES.value, figures::STALLED_TCP_BYTES.value]),
             (memory::TCP_RMEM, &[figures::RECEIVE_DEFAULT_MIN.value, figures::RECEIVE_DEFAULT_MAX.value]),
             (queues::SOMAXCONN, &[figures::ACCEPTS_PER_S.value]),
             (queues::NETDEV_BACKLOG, &[figures::BACKLOG_PACKETS.value]),
             (queues::NETDEV_BUDGET, &[figures::BUDGET_PACKETS.value, figures::BUDGET_US.value]),
             (queues::CONNTRACK, &[figures::CLOSED_TRACKED_PERCENT.value]),
-            (network::LISTEN, &[figures::PORTS_PER_PROXY.value]),
+            (network::LISTEN, &[figures::PORTS_PER_PROXY.value, figures::PORTS_PER_PROXY_HERE.value]),
             (network::PORT_RANGE, &[figures::PORTS_WANTED.value]),
             (cores::PACKETS, &[figures::STEER_FROM.value]),
             (redis::OUTPUT_BUFFER, &[figures::REDIS_HARD_UPDATES.value, figures::REDIS_SOFT_UPDATES.value]),

@@ -3,7 +3,7 @@
 use super::figures;
 use super::host::Host;
 use crate::config::Config;
-use crate::shard::REFUSAL_SLOTS;
+use crate::shard::{CAPACITY_SLOTS, REFUSAL_SLOTS};
 use crate::sys;
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,6 +21,26 @@ pub struct Plan {
     pub proxies: Option<u64>,
     /// The gateway's settings.
     pub config: Config,
+    /// Whose they are, for people: a file, or that they are the defaults.
+    pub settings: String,
+}
+
+/// A part of the memory that a plan takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What it is for.
+    pub what: &'static str,
+    /// Of how many things.
+    pub times: u64,
+    /// Bytes of each.
+    pub each: u64,
+}
+
+impl Part {
+    /// All of it, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.times.saturating_mul(self.each)
+    }
 }
 
 impl Plan {
@@ -49,9 +69,14 @@ impl Plan {
         most.min(self.sockets)
     }
 
-    /// Slots that one shard's tables need: those who are told that there is no room have slots too.
+    /// Slots that one shard's tables need: those who are told that there is no room have slots too. Where the configuration
+    /// says how many connections there may be, the gateway does not start without slots for them.
     pub fn slots(&self, host: &Host) -> u64 {
-        self.per_shard(host) + u64::from(REFUSAL_SLOTS)
+        let configured = match self.config.limits.connections_per_shard_max as u64 {
+            0 => 0,
+            most => most + CAPACITY_SLOTS,
+        };
+        configured.max(self.per_shard(host) + u64::from(REFUSAL_SLOTS))
     }
 
     /// Rings of one shard.
@@ -72,12 +97,29 @@ impl Plan {
         (self.sockets - stalled + kept.div_ceil(figures::PAGE_BYTES.value), self.sockets)
     }
 
-    /// Memory that it all takes on this host, in bytes.
+    /// Memory that it all takes on this host, in bytes: what [`Plan::memory_parts`] has, summed up.
     pub fn memory(&self, host: &Host) -> u64 {
-        let socket = figures::USER_BYTES.value + figures::KERNEL_BYTES.value;
-        let stalled = figures::STALLED_BYTES.value + figures::OUTBOX_BYTES.value;
-        let rings = self.shards(host) * self.rings() * figures::RING_BYTES.value;
-        self.sockets * socket + self.stalled() * stalled + rings + figures::PROCESS_BYTES.value
+        self.memory_parts(host).iter().map(|part| part.bytes()).sum()
+    }
+
+    /// Memory by what it is for. Bounds of queues that are only used at worst are not in it (docs/capacity.md).
+    pub fn memory_parts(&self, host: &Host) -> [Part; 6] {
+        let (stalled, idle) = self.tcp_pages();
+        let rings = self.shards(host) * self.rings();
+        let part = |what, times, each| Part { what, times, each };
+        [
+            part("the gateway's own", self.sockets, figures::USER_BYTES.value),
+            part("the kernel's structures", self.sockets, figures::KERNEL_BYTES.value),
+            part("TCP's pages, an update on its way to everyone", stalled.max(idle), figures::PAGE_BYTES.value),
+            // What a stalled socket takes in all, less its pages of TCP's, which are counted above.
+            part(
+                "more for sockets that do not read, their outboxes in it",
+                self.stalled(),
+                figures::STALLED_BYTES.value - figures::STALLED_TCP_BYTES.value,
+            ),
+            part("queues of the rings", rings, figures::RING_BYTES.value),
+            part("the process beside them", 1, figures::PROCESS_BYTES.value),
+        ]
     }
 
     /// Addresses with ports that clients are listened for on.

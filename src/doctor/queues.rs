@@ -157,6 +157,9 @@ fn tracked(plan: &Plan) -> u64 {
     plan.sockets + plan.sockets * figures::CLOSED_TRACKED_PERCENT.value / 100
 }
 
+/// What is said where a container asks, or whoever is in a network namespace of its own.
+const ELSEWHERE: &str = "this is a network namespace of its own: whether the host's tracks the connections on their way here is not seen; ask on the host itself";
+
 /// How many connections are tracked here; none where conntrack is not there.
 fn tracks(host: &Host) -> Result<Option<u64>, Verdict> {
     let (most, count) = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_count");
@@ -173,13 +176,14 @@ fn tracks(host: &Host) -> Result<Option<u64>, Verdict> {
 pub(super) const CONNTRACK: Need = Need {
     id: "conntrack",
     what: "tracked connections (net.netfilter.nf_conntrack_max)",
-    needed: "N + 25 %, where a rule of the firewall has connections tracked; else it is not in the way (rules that have the gateway's left out: tuning/README.md)",
+    needed: "N + 25 %, where a rule of the firewall has connections tracked; else it is not in the way (rules that have the gateway's left out: tuning/README.md). Asked in another network namespace than the host's it cannot be told",
     why: "past it the kernel drops the packets of new connections",
     source: "kernel: networking/nf_conntrack-sysctl; an entry stays 120 s after the end",
     undo: UNDO_SYSCTL,
     sysctls: no_sysctls,
     judge: |plan, host| match tracks(host) {
         Err(unknown) => unknown,
+        Ok(None | Some(0)) if host.is_network_of_its_own() => Verdict::Unknown(ELSEWHERE.into()),
         Ok(None) => Verdict::Fine("connections are not tracked".into()),
         Ok(Some(0)) => Verdict::Fine("there, but no rule has anything tracked".into()),
         Ok(Some(count)) => {
@@ -187,7 +191,11 @@ pub(super) const CONNTRACK: Need = Need {
             let said =
                 format!("{}, of which {} are in use; needed: {}", thousands(seen), thousands(count), thousands(needed));
             if seen >= needed {
-                return Verdict::Fine(said);
+                return if host.is_network_of_its_own() {
+                    Verdict::Unknown(format!("{said} here; {ELSEWHERE}"))
+                } else {
+                    Verdict::Fine(said)
+                };
             }
             Verdict::Short(said, vec![Mend::Sysctl("net.netfilter.nf_conntrack_max", needed.to_string())])
         }
@@ -209,6 +217,7 @@ pub(super) const CONNTRACK_BUCKETS: Need = Need {
         let name = "net.netfilter.nf_conntrack_buckets";
         match tracks(host) {
             Err(unknown) => return unknown,
+            Ok(None | Some(0)) if host.is_network_of_its_own() => return Verdict::Unknown(ELSEWHERE.into()),
             Ok(None | Some(0)) => return Verdict::Fine("not in use".into()),
             Ok(Some(_)) => {}
         }

@@ -5,7 +5,9 @@ use super::mend::Mend;
 use super::needs::{Need, Verdict, no_sysctls};
 use super::plan::Plan;
 use super::text::bytes;
-use redis::{Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult};
+use redis::{
+    Client, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, RedisResult,
+};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 pub enum RedisSeen {
     /// It could not be asked, and why.
     Away(String),
+    /// It refuses us: what it says, and what helps.
+    Refused(String, &'static str),
     /// It answered.
     Here {
         /// Its version.
@@ -49,12 +53,36 @@ pub fn ask(url: &str) -> RedisSeen {
             let place = info.as_ref().map(|info| format!("{}: ", info.addr())).unwrap_or_default();
             let secret = info.and_then(|info| info.redis_settings().password().map(str::to_owned));
             let said = format!("{place}{error}");
-            RedisSeen::Away(match secret.filter(|secret| !secret.is_empty()) {
+            let said = one_line(&match secret.filter(|secret| !secret.is_empty()) {
                 Some(secret) => said.replace(&secret, "***"),
                 None => said,
-            })
+            });
+            match refusal(&error) {
+                Some(mend) => RedisSeen::Refused(said, mend),
+                None => RedisSeen::Away(said),
+            }
         }
     }
+}
+
+/// What helps where Redis is not there for us, and does not merely keep silent.
+fn refusal(error: &RedisError) -> Option<&'static str> {
+    match error.code() {
+        _ if error.is_connection_refusal() => Some("start Redis there, or set redis.url to where it is"),
+        Some("DENIED") => Some(
+            "give Redis a password (requirepass), and name it in redis.url; or have it listen where the gateway is trusted",
+        ),
+        Some("NOAUTH" | "WRONGPASS") => Some(PASSWORD),
+        _ if error.kind() == ErrorKind::AuthenticationFailed => Some(PASSWORD),
+        _ => None,
+    }
+}
+
+const PASSWORD: &str = "set redis.url with the user and password that this Redis takes; where the unit's EnvironmentFile= has it, ask again with its SPILLGATE_REDIS_URL";
+
+/// Text in which what is broken into lines stands in one.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn try_ask(url: &str) -> RedisResult<RedisSeen> {
@@ -69,7 +97,9 @@ fn try_ask(url: &str) -> RedisResult<RedisSeen> {
             server.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("there").trim().into()
         }
         // A user that may subscribe need not be one that may ask.
-        Err(error) if error.code() == Some("NOPERM") => format!("there; its version is not told ({error})"),
+        Err(error) if error.code() == Some("NOPERM") => {
+            format!("there; its version is not told ({})", one_line(&error.to_string()))
+        }
         Err(error) => return Err(error),
     };
     Ok(RedisSeen::Here { version, limit: ask_limit(&mut connection), client })
@@ -103,7 +133,7 @@ fn quoted(word: &str) -> String {
 fn ask_limit(connection: &mut Connection) -> Result<PubsubLimit, String> {
     let name = "client-output-buffer-limit";
     let answer: RedisResult<HashMap<String, String>> = redis::cmd("CONFIG").arg("GET").arg(name).query(connection);
-    let answer = answer.map_err(|error| error.to_string())?;
+    let answer = answer.map_err(|error| one_line(&error.to_string()))?;
     answer.get(name).and_then(|limits| pubsub(limits)).ok_or_else(|| format!("CONFIG GET {name} shows none"))
 }
 
@@ -118,7 +148,7 @@ fn pubsub(limits: &str) -> Option<PubsubLimit> {
 pub(super) const VERSION: Need = Need {
     id: "redis",
     what: "Redis",
-    needed: "there; 6.0 and newer push over one connection (RESP3), older ones need two",
+    needed: "there, and lets us in; 6.0 and newer push over one connection (RESP3), older ones need two",
     why: "without it no updates come",
     source: "INFO server; docs/measurements.md",
     undo: "nothing to undo",
@@ -126,6 +156,7 @@ pub(super) const VERSION: Need = Need {
     judge: |_, host| match &host.redis {
         None => Verdict::Fine("none is configured: updates come by the publish API".into()),
         Some(RedisSeen::Away(why)) => Verdict::Unknown(format!("it cannot be asked; {why}")),
+        Some(RedisSeen::Refused(why, mend)) => Verdict::Short(why.clone(), vec![Mend::Advice((*mend).into())]),
         Some(RedisSeen::Here { version, .. }) => Verdict::Fine(version.clone()),
     },
 };
@@ -147,7 +178,7 @@ const SOFT_SECONDS: u64 = 60;
 fn judge_buffer(plan: &Plan, host: &super::Host) -> Verdict {
     let (limit, client) = match &host.redis {
         None => return Verdict::Fine("no Redis is configured".into()),
-        Some(RedisSeen::Away(_)) => return Verdict::Unknown("Redis cannot be asked".into()),
+        Some(RedisSeen::Away(_) | RedisSeen::Refused(..)) => return Verdict::Unknown("Redis cannot be asked".into()),
         Some(RedisSeen::Here { limit: Err(why), .. }) => {
             return Verdict::Unknown(format!("Redis does not tell it to this user: {why}"));
         }
@@ -188,6 +219,17 @@ mod tests {
         assert_eq!(client("redis://:x@localhost:1"), "redis-cli -h localhost -p 1 --askpass");
         assert_eq!(client("redis+unix:///run/my redis.sock"), "redis-cli -s '/run/my redis.sock'");
         assert_eq!(quoted("a'b"), r"'a'\''b'");
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_silence_and_stands_in_one_line() {
+        use std::io;
+        let io = |kind: io::ErrorKind| RedisError::from(io::Error::from(kind));
+        assert!(refusal(&io(io::ErrorKind::ConnectionRefused)).is_some());
+        assert!(refusal(&io(io::ErrorKind::TimedOut)).is_none());
+        assert!(refusal(&(ErrorKind::AuthenticationFailed, "no").into()).is_some());
+        assert!(refusal(&(ErrorKind::Io, "odd").into()).is_none());
+        assert_eq!(one_line("-DENIED Redis is\r\n  in protected mode\n"), "-DENIED Redis is in protected mode");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What was found, for people and for machines.
 
 use super::needs::{Need, Verdict};
+use super::plan::Part;
 use super::text::{count, thousands};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -11,6 +12,10 @@ pub struct Report {
     pub sockets: u64,
     /// The share of them that does not read.
     pub stalled_share: f64,
+    /// Whose settings were judged.
+    pub settings: String,
+    /// The memory that they take.
+    pub memory: [Part; 6],
     /// One for each need, in the order of the table.
     pub findings: Vec<Finding>,
 }
@@ -50,9 +55,13 @@ impl Report {
                 "any_one_mends": matches!(verdict, Verdict::ShortEither(..)),
             })
         };
+        let part =
+            |part: &Part| json!({ "what": part.what, "times": part.times, "each": part.each, "bytes": part.bytes() });
         json!({
             "sockets": self.sockets,
             "stalled_share": self.stalled_share,
+            "settings": self.settings,
+            "memory": self.memory.iter().map(part).collect::<Vec<_>>(),
             "short": self.short().count(),
             "unknown": self.unknown().count(),
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
@@ -62,11 +71,10 @@ impl Report {
     /// For people: what is short with its reason and its mend, then what cannot be told, then what is fine.
     pub fn text(&self, color: bool) -> String {
         let paint = |code: &str, text: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
-        let mut text = format!(
-            "{}, {:.0} % of them stalled\n",
-            paint("1", &count(self.sockets, "socket")),
-            self.stalled_share * 100.0
-        );
+        let sockets = count(self.sockets, "socket");
+        let share = self.stalled_share * 100.0;
+        let head = indented(&format!("{sockets}, {share:.0} % of them stalled; settings: {}", self.settings), 0);
+        let mut text = head.replacen(&sockets, &paint("1", &sockets), 1) + "\n";
         // Writing to a `String` cannot fail; the results are let go.
         for Finding { need, verdict } in self.short() {
             let _ = writeln!(text, "\n{} {}", paint("31", "SHORT"), indented(&said(need, verdict), 6));

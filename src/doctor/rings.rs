@@ -6,6 +6,7 @@ use super::mend::Mend;
 use super::needs::{Need, UNDO_SYSCTL, Verdict, as_mends, no_sysctls, not_shown, not_told};
 use super::plan::Plan;
 use super::text::{bytes, count, limit, thousands};
+use crate::shard::REFUSAL_SLOTS;
 use crate::sys;
 
 /// Rings that one shard may own (`limits.rings_per_shard`).
@@ -58,13 +59,33 @@ pub(super) const DISABLED: Need = Need {
         let group = host.number("kernel.io_uring_group");
         match disabled {
             0 => Verdict::Fine("0".into()),
-            1 if group.is_some_and(|group| host.groups.contains(&group)) => {
-                Verdict::Fine("1, and this process is in the group that may".into())
+            1 if group.is_some_and(|group| is_member(host, group)) => Verdict::Fine(match &host.unit {
+                Some(unit) => format!("1, and {} is in the group that may", unit.file),
+                None => "1, and this process is in the group that may".into(),
+            }),
+            other => {
+                let whose = host.unit.as_ref().filter(|_| other == 1);
+                let said = whose.map_or_else(String::new, |unit| {
+                    let group = group.map_or_else(|| "none".to_owned(), |group| group.to_string());
+                    format!("; the group that may is {group}, in which {} has no part", unit.file)
+                });
+                // Root's group is more than a gateway should be in.
+                let group = group.filter(|group| *group > 0 && whose.is_some());
+                let narrow = group.map(|group| Mend::Unit(format!("SupplementaryGroups={group}")));
+                let open = Mend::Sysctl(name, "0".into());
+                Verdict::ShortEither(format!("{other}{said}"), narrow.into_iter().chain([open]).collect())
             }
-            other => Verdict::Short(other.to_string(), vec![Mend::Sysctl(name, "0".into())]),
         }
     },
 };
+
+/// Whether the gateway is in a group: the unit's, where one is installed, else that of whoever asks.
+fn is_member(host: &Host, group: u64) -> bool {
+    match &host.unit {
+        Some(unit) => unit.groups.contains(&group),
+        None => host.groups.contains(&group),
+    }
+}
 
 pub(super) const SECCOMP: Need = Need {
     id: "seccomp",
@@ -134,7 +155,7 @@ pub(super) const MEMLOCK: Need = Need {
         let said = format!("{} ({whose}); needed: {} for {}", bytes(seen.soft), bytes(needed), count(shards, "shard"));
         // Four times as much lets the completion queues be long; and nothing is lowered.
         let wanted = needed.saturating_mul(4).max(MEMLOCK_OF_THE_UNIT).next_multiple_of(1 << 10).max(seen.hard);
-        Verdict::ShortEither(said, limit_mends(host, "LimitMEMLOCK", 'l', wanted))
+        Verdict::ShortEither(said, limit_mends(host, "LimitMEMLOCK", 'l', (needed, wanted), seen.hard))
     },
 };
 
@@ -151,19 +172,24 @@ fn whose(host: &Host, key: &str, unit: Option<Limit>, own: Option<String>) -> St
     }
 }
 
-/// Lines that raise a limit: of the unit, where systemd runs the host, and of the shell, where no unit is installed.
-fn limit_mends(host: &Host, key: &str, letter: char, wanted: u64) -> Vec<Mend> {
+/// Lines that raise a limit: of the unit, where systemd runs the host, and of the shell, where no unit is installed. No less
+/// than `needed`; `hard` is as far as anybody may go.
+fn limit_mends(host: &Host, key: &str, letter: char, (needed, wanted): (u64, u64), hard: u64) -> Vec<Mend> {
     let value = if wanted == u64::MAX { "infinity".to_owned() } else { wanted.to_string() };
-    let shell = if letter == 'l' { wanted >> 10 } else { wanted };
+    let in_units = |limit: u64| if letter == 'l' { limit >> 10 } else { limit };
     let unit = host.has_systemd.then(|| Mend::Unit(format!("{key}={value}")));
-    let shell = (host.unit.is_none()).then_some(Mend::Limit(letter, shell));
+    let shell = (host.unit.is_none()).then(|| match () {
+        () if host.may_raise => Mend::Limit(letter, in_units(wanted)),
+        () if hard >= needed => Mend::Limit(letter, in_units(hard)),
+        () => Mend::RootLimit(letter, in_units(wanted)),
+    });
     unit.into_iter().chain(shell).collect()
 }
 
 pub(super) const NOFILE: Need = Need {
     id: "nofile",
     what: "open descriptors (RLIMIT_NOFILE)",
-    needed: "N / (shards x rings_per_shard) + 64, and what shards differ by: it bounds each ring's table",
+    needed: "N / (shards x rings_per_shard) + 64, and what shards differ by: it bounds each ring's table; or (limits.connections_per_shard_max + 64) / rings_per_shard + 64, if that is more",
     why: "each ring's table of sockets is bounded by it, so that connections beyond it are refused with 503",
     source: "io_uring_register(2); measured: 39,808 sockets on 2 rings with 20,000 (docs/measurements.md)",
     undo: "the earlier LimitNOFILE= of the unit, or the rings out of the configuration",
@@ -181,17 +207,23 @@ fn judge_nofile(plan: &Plan, host: &Host) -> Verdict {
     let table = seen.saturating_sub(sys::DESCRIPTORS_LEFT).min(sys::TABLE_MAX);
     let (shards, rings, slots) = (plan.shards(host), plan.rings(), plan.slots(host));
     let places = format!("{} with {}", count(shards, "shard"), count(rings, "ring"));
-    let fit = (rings * table).saturating_sub(slots - plan.per_shard(host)) * shards;
+    let fit = (rings * table).saturating_sub(u64::from(REFUSAL_SLOTS)) * shards;
     let holds = if rings * shards == 1 { "holds" } else { "hold" };
     let said = format!("{} ({whose}): {places} each {holds} {} sockets", limit(seen), thousands(fit));
     if rings * table >= slots {
         return Verdict::Fine(said);
     }
     let mut mends = Vec::new();
+    let mut said = said;
     if rings * sys::TABLE_MAX >= slots {
+        let needed = thousands(slots.div_ceil(rings) + sys::DESCRIPTORS_LEFT);
+        said += &match plan.config.limits.connections_per_shard_max {
+            0 => format!("; needed: {needed}"),
+            most => format!("; needed: {needed}, with limits.connections_per_shard_max = {most}"),
+        };
         // As much as the unit that is shipped has, where the ceiling allows it: nothing is lowered.
         let wanted = plan.nofile(host).max(sys::TABLE_MAX.min(ceiling.unwrap_or(0))).max(seen);
-        mends.extend(limit_mends(host, "LimitNOFILE", 'n', wanted));
+        mends.extend(limit_mends(host, "LimitNOFILE", 'n', (plan.nofile(host), wanted), seen));
     }
     let rings_wanted = slots.div_ceil(table.max(1));
     if rings_wanted <= RINGS_MAX {

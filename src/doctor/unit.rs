@@ -1,7 +1,9 @@
 //! The unit that is installed: a gateway under systemd has its limits, and not those of the shell that asks.
 
-use super::host::{Limit, Root, core_list};
+use super::host::{Limit, Root};
+use super::unit_values::{Memory, cores, limit, memory, quota, words};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 /// Where units lie, the first before the others (systemd.unit(5)).
 const PLACES: [&str; 5] = [
@@ -20,6 +22,8 @@ pub struct Unit {
     pub file: String,
     /// By setting the file that has the last word on it: the unit's, or a drop-in's.
     pub set_in: BTreeMap<String, String>,
+    /// Values that are not understood, by setting.
+    pub odd: BTreeMap<&'static str, String>,
     /// RLIMIT_NOFILE, where it is set.
     pub nofile: Option<Limit>,
     /// RLIMIT_MEMLOCK in bytes, where it is set.
@@ -30,6 +34,10 @@ pub struct Unit {
     pub cpu: Option<f64>,
     /// `CPUAffinity=`, where it is set.
     pub cores: Option<BTreeSet<usize>>,
+    /// Groups that the gateway is in by name or number of `Group=` and `SupplementaryGroups=`.
+    pub groups: BTreeSet<u64>,
+    /// The configuration file that `ExecStart=` names.
+    pub config: Option<PathBuf>,
     /// Its control group, below the root of them.
     pub group: String,
 }
@@ -39,6 +47,65 @@ impl Unit {
     pub fn said(&self, key: &str) -> String {
         format!("{key}= of {}", self.set_in.get(key).unwrap_or(&self.file))
     }
+
+    /// What is said of a value that is not understood, if any of these settings has one.
+    pub fn odd(&self, keys: &[&str]) -> Option<String> {
+        let (key, value) = keys.iter().find_map(|key| self.odd.get_key_value(key))?;
+        Some(format!("{} is {value:?}, which is not understood", self.said(key)))
+    }
+
+    fn take(&mut self, key: &str, value: &str, root: &Root, memory_total: Option<u64>) {
+        match key {
+            // What systemd does not understand of these it ignores: what was said before holds.
+            "LimitNOFILE" => self.nofile = limit(value, false).or(self.nofile),
+            "LimitMEMLOCK" => self.memlock = limit(value, true).or(self.memlock),
+            "MemoryMax" => self.take_memory("MemoryMax", value, memory_total),
+            "MemoryHigh" => self.take_memory("MemoryHigh", value, memory_total),
+            "CPUQuota" => {
+                let read = quota(value);
+                self.note("CPUQuota", value, read.is_some());
+                self.cpu = read.flatten();
+            }
+            "CPUAffinity" if value.is_empty() => {
+                self.note("CPUAffinity", value, true);
+                self.cores = None;
+            }
+            "CPUAffinity" => match cores(value) {
+                Some(more) => self.cores.get_or_insert_default().extend(more),
+                None => self.note("CPUAffinity", value, false),
+            },
+            "Group" | "SupplementaryGroups" => {
+                if value.is_empty() {
+                    self.groups.clear();
+                }
+                self.groups.extend(value.split_ascii_whitespace().filter_map(|name| group_id(root, name)));
+            }
+            "ExecStart" => self.config = config_of(value).or(self.config.take()).filter(|_| !value.is_empty()),
+            _ => {}
+        }
+    }
+
+    fn take_memory(&mut self, name: &'static str, value: &str, memory_total: Option<u64>) {
+        let read = memory(value, memory_total);
+        self.note(name, value, read.is_some());
+        match read {
+            Some(Memory::Bytes(bytes)) => _ = self.memory.insert(name, bytes),
+            Some(Memory::Unlimited) | None => _ = self.memory.remove(name),
+        }
+    }
+
+    fn note(&mut self, name: &'static str, value: &str, is_understood: bool) {
+        match is_understood {
+            true => _ = self.odd.remove(name),
+            false => _ = self.odd.insert(name, value.to_owned()),
+        }
+    }
+}
+
+/// The configuration file that the installed unit names, where systemd runs the host below `root`.
+pub fn unit_config(root: &Path) -> Option<PathBuf> {
+    let root = Root::at(root);
+    root.exists("run/systemd/system").then(|| read(&root, None)).flatten()?.config
 }
 
 /// The unit, if systemd runs here and knows one.
@@ -53,23 +120,14 @@ pub(super) fn read(root: &Root, memory_total: Option<u64>) -> Option<Unit> {
     let all =
         texts.flat_map(|(file, text)| settings(&text).into_iter().map(move |(key, value)| (file.clone(), key, value)));
     for (file, key, value) in all {
-        unit.set_in.insert(key.clone(), file);
-        let memory = |name: &'static str, unit: &mut Unit| match size(&value, memory_total) {
-            Some(bytes) if bytes < u64::MAX => _ = unit.memory.insert(name, bytes),
-            _ => _ = unit.memory.remove(name),
-        };
-        match key.as_str() {
-            "LimitNOFILE" => unit.nofile = limit(&value),
-            "LimitMEMLOCK" => unit.memlock = limit(&value),
-            "MemoryMax" => memory("MemoryMax", &mut unit),
-            "MemoryHigh" => memory("MemoryHigh", &mut unit),
-            "CPUQuota" => {
-                unit.cpu = value.strip_suffix('%').and_then(|part| part.parse().ok()).map(|part: f64| part / 100.0)
-            }
-            "CPUAffinity" if value.is_empty() => unit.cores = None,
-            "CPUAffinity" => unit.cores.get_or_insert_default().extend(core_list(&value.replace([' ', '\t'], ","))),
-            "Slice" if !value.is_empty() => slice = value,
-            _ => {}
+        let before = (unit.nofile, unit.memlock);
+        unit.take(&key, &value, root, memory_total);
+        // A limit that is ignored has no file that says it.
+        if !key.starts_with("Limit") || before != (unit.nofile, unit.memlock) {
+            unit.set_in.insert(key.clone(), file);
+        }
+        if key == "Slice" && !value.is_empty() {
+            slice = value;
         }
     }
     unit.cores = unit.cores.filter(|cores| !cores.is_empty());
@@ -107,23 +165,31 @@ fn settings(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// `65536`, `1024:524288`, `64M`, `infinity`.
-fn limit(value: &str) -> Option<Limit> {
-    let (soft, hard) = value.split_once(':').unwrap_or((value, value));
-    Some(Limit { soft: size(soft, None)?, hard: size(hard, None)? })
+/// The file behind `--config` in a command line.
+fn config_of(command: &str) -> Option<PathBuf> {
+    let words = words(command);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if let Some(file) = word.strip_prefix("--config=") {
+            return Some(file.into());
+        }
+        if word == "--config" {
+            return words.next().map(PathBuf::from);
+        }
+    }
+    None
 }
 
-/// A size in bytes, by 1024; or a part of all memory.
-fn size(value: &str, memory_total: Option<u64>) -> Option<u64> {
-    if value == "infinity" {
-        return Some(u64::MAX);
-    }
-    if let Some(part) = value.strip_suffix('%') {
-        return Some((memory_total? as f64 * part.parse::<f64>().ok()? / 100.0) as u64);
-    }
-    let power = value.chars().last().and_then(|unit| "KMGTPE".find(unit));
-    let number = if power.is_some() { &value[..value.len() - 1] } else { value };
-    number.trim().parse::<u64>().ok()?.checked_mul(1 << (10 * power.map_or(0, |power| power + 1)))
+/// The number of a group, which may be a number already.
+fn group_id(root: &Root, name: &str) -> Option<u64> {
+    name.parse().ok().or_else(|| {
+        let groups = root.quiet("etc/group")?;
+        let mut fields = groups
+            .lines()
+            .map(|line| line.split(':'))
+            .find_map(|mut fields| (fields.next()? == name).then_some(fields))?;
+        fields.nth(1)?.parse().ok()
+    })
 }
 
 /// The groups of a slice: `a-b.slice` is in `a.slice`.
@@ -143,12 +209,19 @@ mod tests {
         let found = settings(text);
         assert_eq!(found[0], ("LimitNOFILE".to_owned(), "1024:4096".to_owned()));
         assert_eq!(found.len(), 2);
-        assert_eq!(limit("1024:4096"), Some(Limit { soft: 1024, hard: 4096 }));
-        assert_eq!(limit("64M"), Some(Limit { soft: 64 << 20, hard: 64 << 20 }));
-        assert_eq!(limit("infinity"), Some(Limit { soft: u64::MAX, hard: u64::MAX }));
-        assert_eq!((limit(""), limit("many")), (None, None));
-        assert_eq!((size("50%", Some(1000)), size("50%", None), size("2G", None)), (Some(500), None, Some(2 << 30)));
         assert_eq!(slice_path("system.slice"), "system.slice");
         assert_eq!(slice_path("live-sport.slice"), "live.slice/live-sport.slice");
+    }
+
+    #[test]
+    fn the_configuration_is_that_of_the_command() {
+        let config = |command: &str| config_of(command).map(|path| path.display().to_string());
+        assert_eq!(config("/usr/bin/spillgate serve --config /etc/a.toml"), Some("/etc/a.toml".into()));
+        assert_eq!(
+            config("-/usr/bin/spillgate serve '--config=/etc/a b.toml' --shards 2"),
+            Some("/etc/a b.toml".into())
+        );
+        assert_eq!(config("/usr/bin/spillgate serve --config \"/etc/a b.toml\""), Some("/etc/a b.toml".into()));
+        assert_eq!((config("/usr/bin/spillgate serve"), config("spillgate serve --config")), (None, None));
     }
 }

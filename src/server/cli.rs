@@ -54,7 +54,9 @@ Examples:
   spillgate doctor --sockets 1000000 --config /etc/spillgate/spillgate.toml
   spillgate doctor --sockets 200000 --stalled 0.1 --proxies 4 --json | jq '.findings[] | select(.state == \"short\")'
 
-Limits are those of spillgate.service where systemd runs this host and it is installed, else of whoever asks.";
+Limits are those of spillgate.service where systemd runs this host and it is installed, else of whoever asks.
+Without --config and the variable, settings are those of the file that its ExecStart= names with --config.
+Its EnvironmentFile= and Environment= are not read: set what they set, when you ask.";
 
 /// A WebSocket fan-out gateway: Redis Pub/Sub in, a million browsers out.
 #[derive(Clone, Debug, Parser)]

@@ -3,8 +3,9 @@
 use super::cli::{DoctorArgs, Guide};
 use crate::config::{self, Config, Overrides};
 use crate::doctor::{self, Host, Plan, RingProbe};
+use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Something is short.
@@ -20,7 +21,8 @@ const PLAIN: [&str; 5] = ["file_max", "memory", "cgroup_memory", "tcp_mem", "con
 
 /// Answers on stdout.
 pub fn run(arguments: &DoctorArgs) -> ExitCode {
-    let loaded = config::load(&Overrides::default(), std::env::vars_os(), arguments.config.as_deref());
+    let Judged { file, settings } = judged_file(arguments);
+    let loaded = config::load(&Overrides::default(), std::env::vars_os(), file.as_deref());
     let config = match loaded {
         Ok(config) => config,
         Err(error) => {
@@ -28,8 +30,8 @@ pub fn run(arguments: &DoctorArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let plan =
-        Plan { sockets: arguments.sockets, stalled_share: arguments.stalled, proxies: arguments.proxies, config };
+    let (sockets, stalled_share, proxies) = (arguments.sockets, arguments.stalled, arguments.proxies);
+    let plan = Plan { sockets, stalled_share, proxies, config, settings };
     let (text, code) = match arguments.guide {
         Some(guide) => (print_guide(guide, plan), ExitCode::SUCCESS),
         None => judge(arguments, &plan),
@@ -39,6 +41,31 @@ pub fn run(arguments: &DoctorArgs) -> ExitCode {
         Ok(()) => code,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code, // `… | head`
         Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+/// The configuration file that is judged, and how people are told.
+struct Judged {
+    file: Option<PathBuf>,
+    settings: String,
+}
+
+/// The file that is named; else that of the unit that is installed, if it can be read.
+fn judged_file(arguments: &DoctorArgs) -> Judged {
+    let variable = std::env::var_os(config::FILE_VARIABLE).filter(|file| !file.is_empty()).map(PathBuf::from);
+    if let Some(file) = arguments.config.clone().or(variable) {
+        return Judged { settings: file.display().to_string(), file: Some(file) };
+    }
+    let is_for_any = !matches!(arguments.guide, None | Some(Guide::Sysctl));
+    match doctor::unit_config(Path::new("/")).filter(|_| !is_for_any) {
+        None => Judged { file: None, settings: "defaults".into() },
+        Some(file) => match fs::read(&file) {
+            Ok(_) => Judged { settings: format!("{} (the unit's)", file.display()), file: Some(file) },
+            Err(error) => {
+                let settings = format!("defaults (the unit's {} cannot be read: {error})", file.display());
+                Judged { file: None, settings }
+            }
+        },
     }
 }
 
@@ -76,7 +103,9 @@ pub fn plan_of(config: &Config) -> Option<Plan> {
     let cores = core_affinity::get_core_ids().map_or(1, |cores| cores.len().max(1));
     let shards = if config.shards == 0 { cores } else { config.shards };
     let config = Config { shards, ..config.clone() };
-    Some(Plan { sockets: a_shard * shards as u64, stalled_share: STALLED_SHARE, proxies: Some(0), config })
+    let sockets = a_shard * shards as u64;
+    let settings = "those of this process".to_owned();
+    Some(Plan { sockets, stalled_share: STALLED_SHARE, proxies: Some(0), config, settings })
 }
 
 /// One line about what this host is short of for the connections that are configured.

@@ -7,7 +7,7 @@ use crate::bus::{self, InboxLimits};
 use crate::config::Config;
 use crate::ids::ShardId;
 use crate::lifecycle::Clock;
-use crate::shard::{self, Parts, Seat, ShardEnd, Shared};
+use crate::shard::{self, CAPACITY_SLOTS, Parts, Seat, ShardEnd, Shared};
 use crate::source::{self, Handle, ShardLink};
 use crate::sys::{self, Doorbell, ListenError, Mode};
 use anyhow::{Context, bail};
@@ -261,13 +261,14 @@ fn table_slots(config: &Config, nofile: u64) -> anyhow::Result<u32> {
     if wanted == 0 {
         return Ok(most as u32);
     }
-    let needed = (wanted + 64).div_ceil(rings);
+    let slots = wanted + CAPACITY_SLOTS;
+    let needed = slots.div_ceil(rings);
     if needed > most {
         bail!(
             "limits.connections_per_shard_max = {wanted} needs {} rings a shard: RLIMIT_NOFILE is {nofile} and bounds \
              each ring; set limits.rings_per_shard to {} or raise the limit",
-            (wanted + 64).div_ceil(most),
-            (wanted + 64).div_ceil(most),
+            slots.div_ceil(most),
+            slots.div_ceil(most),
         );
     }
     Ok(needed as u32)

@@ -19,6 +19,9 @@ const LINGERS: Duration = Duration::from_millis(200);
 const IS_SLOW: Duration = Duration::from_secs(1);
 /// So many in a turn.
 const ACCEPTS_AT_ONCE: u64 = 32;
+/// Slots of a shard's tables beside those of `limits.connections_per_shard_max`: twice the former, for what the rings'
+/// tables round.
+pub const CAPACITY_SLOTS: u64 = 64;
 /// What those are told to wait before they come again, in seconds.
 const RETRY_AFTER_S: std::ops::Range<u32> = 1..8;
 

@@ -20,7 +20,7 @@ mod tell;
 mod throttle;
 mod write;
 
-pub use accept::REFUSAL_SLOTS;
+pub use accept::{CAPACITY_SLOTS, REFUSAL_SLOTS};
 pub use conn::{Conn, State};
 pub use run::{Seat, ShardEnd, Shared, run};
 

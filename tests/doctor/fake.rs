@@ -144,6 +144,7 @@ impl Fake {
                 self.write("etc/systemd/system/spillgate.service.d/override.conf", &format!("[Service]\n{line}"));
             }
             place if place.starts_with("in the shell that starts it") => self.limit(&line),
+            place if place.starts_with("by root with CAP_SYS_RESOURCE") => self.limit(&line),
             place if place.starts_with("as root, then boot") => {
                 let (_, buckets) = line.split_once("thash_entries=").unwrap();
                 let buckets = buckets.split('"').next().unwrap();

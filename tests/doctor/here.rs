@@ -349,8 +349,19 @@ fn redis_is_asked_and_mended_by_the_line() {
         "CONFIG is forbidden"
     );
     let refused = ask(&format!("redis://guest:wrong-word@127.0.0.1:{port}/"));
-    assert_eq!(state(&findings(&report(&refused)), "redis"), "unknown");
+    assert_eq!(state(&findings(&report(&refused)), "redis"), "short");
     assert!(!String::from_utf8_lossy(&refused.stdout).contains("wrong-word"));
+    // A password that nobody gives.
+    redis_client::cmd("CONFIG").arg(&["SET", "requirepass", "secret"]).exec(&mut connection).unwrap();
+    let refused = found(&url);
+    assert_eq!((state(&refused, "redis"), state(&refused, "redis_output_buffer")), ("short", "unknown"));
+    assert!(mends(&refused["redis"])[0].starts_with("set redis.url with the user and password"), "{refused:#?}");
     drop(redis);
-    assert_eq!(state(&found(&url), "redis"), "unknown", "away");
+    let away = found(&url);
+    assert_eq!(state(&away, "redis"), "short", "nobody listens there");
+    assert!(mends(&away["redis"])[0].starts_with("start Redis there"), "{away:#?}");
+    // A Redis that keeps silent may be there.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = found(&format!("redis://{}/", silent.local_addr().unwrap()));
+    assert_eq!(state(&silent, "redis"), "unknown", "{silent:#?}");
 }

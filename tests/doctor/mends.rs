@@ -1,7 +1,7 @@
 //! Every need, made short on a host that is fine but for that, named alone, and mended by the very lines that it says.
 
 use super::fake::{Fake, answering};
-use spillgate::doctor::{NEEDS, PubsubLimit, Report, RingProbe, Verdict, examine};
+use spillgate::doctor::{NEEDS, PubsubLimit, RedisSeen, Report, RingProbe, Verdict, examine};
 use std::collections::BTreeSet;
 
 type Spoil = fn(&mut Fake);
@@ -119,6 +119,7 @@ const BY_HAND: &[(&str, &[&str], Spoil)] = &[
         fake.ring = RingProbe::Refused("Operation not permitted (os error 1)".into());
     }),
     ("io_uring", &[], |fake| fake.ring = RingProbe::Made(vec!["direct descriptors"])),
+    ("redis", &[], |fake| fake.redis = Some(RedisSeen::Refused("Connection refused".into(), "start it"))),
     ("memory", &[], |fake| fake.edit("proc/meminfo", "30000000", "4000000")),
     // Four shards with 256 rings each, and the kernel's largest tables, hold half of that.
     ("nofile", &["file_max"], |fake| {
@@ -131,8 +132,8 @@ const BY_HAND: &[(&str, &[&str], Spoil)] = &[
     }),
 ];
 
-/// Needs that cannot be short: the gateway sees to them itself, or a Redis that is away is no fault of the host's.
-const NEVER: &[&str] = &["notsent_lowat", "redis"];
+/// Needs that cannot be short: the gateway sees to them itself.
+const NEVER: &[&str] = &["notsent_lowat"];
 
 pub fn short(report: &Report) -> BTreeSet<&'static str> {
     report.short().map(|finding| finding.need.id).collect()
@@ -270,7 +271,7 @@ fn what_has_no_consequence_is_not_called_short() {
         ("the ports of this host, where clients come from elsewhere", |fake| {
             fake.write("proc/sys/net/ipv4/ip_local_port_range", "50000\t50999");
         }),
-        ("one address, where 16 proxies connect", |fake| fake.plan.proxies = Some(16)),
+        ("one address, where 19 proxies connect", |fake| fake.plan.proxies = Some(19)),
         ("Redis without a limit", |fake| {
             let limit = PubsubLimit { hard: 0, soft: 0, soft_seconds: 0 };
             fake.redis = Some(answering(Ok(limit)));
@@ -380,10 +381,13 @@ fn memory_and_pages_follow_from_the_figures() {
     plan.stalled_share = 0.0;
     assert_eq!(plan.tcp_pages(), (1_000_000, 1_000_000));
     let rings = 4 * 1_310_720;
-    assert_eq!(plan.memory(&host), 1_000_000 * (227 + 4_085) + rings + (64 << 20));
+    assert_eq!(plan.memory(&host), 1_000_000 * (227 + 4_085 + 4_096) + rings + (64 << 20));
     plan.stalled_share = 1.0;
     assert_eq!(plan.tcp_pages().0, 1_000_000 * 14_438 / 4096 + 1);
-    assert_eq!(plan.memory(&host), 1_000_000 * (227 + 4_085 + 15_770 + 455) + rings + (64 << 20));
+    // What a stalled one takes in all, with TCP's pages rounded up to whole ones.
+    let (all, rounding) = (1_000_000 * (227 + 4_085 + 15_770), plan.tcp_pages().0 * 4_096 - 1_000_000 * 14_438);
+    assert!(rounding < 4_096);
+    assert_eq!(plan.memory(&host), all + rounding + rings + (64 << 20));
     // A quarter each, and five standard deviations (433) more.
     assert_eq!(plan.per_shard(&host), 252_166);
 }
