@@ -6,6 +6,7 @@ mod guide;
 mod here;
 mod hidden;
 mod install;
+mod install_host;
 mod mends;
 #[path = "../common/redis.rs"]
 mod redis;
