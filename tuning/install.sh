@@ -9,10 +9,10 @@ set -eu
 
 usage() {
   cat <<'TEXT'
-Usage: tuning/install.sh [--dry-run] [--undo] [--force] [--binary PATH] [--prefix DIR]
+Usage: tuning/install.sh [--dry-run] [--undo] [--force] [--sockets N] [--binary PATH] [--prefix DIR]
 
   99-spillgate.conf   to /etc/sysctl.d, with what this host has where that is more, and sets it
-  limits.conf         to /etc/security/limits.d/99-spillgate.conf
+  limits.conf         to /etc/security/limits.d/99-spillgate.conf, without the lines of which this host allows more
   spillgate           the program, to /usr/local/bin: the one of --binary, or one that lies beside this script
   spillgate.service   to /etc/systemd/system, starting that program (else /usr/bin/spillgate, the package's)
   spillgate.toml      to /etc/spillgate, where there is none yet (without the file: what `spillgate config print` says,
@@ -25,6 +25,8 @@ FILE.spillgate-new. Nothing is enabled, started or restarted.
   --undo         remove what was installed, and set the kernel settings back to what they were before the first time; but
                  only what is still as it was left: what was changed since is named, and stays. So does a configuration
   --force        replace changed files too; what was there is kept as FILE.before-spillgate, and --undo puts it back
+  --sockets N    kernel settings for N sockets, as the program says (`spillgate doctor --sockets N`): the one of --binary, beside
+                 this script or in PATH. Without: those for 1,000,000, but tcp_mem only where half of the memory holds it
   --binary PATH  the program to install
   --prefix DIR   put everything below DIR; kernel settings are set in DIR/proc/sys, where there is one
                  (DESTDIR in the environment means the same)
@@ -38,20 +40,32 @@ wrong() {
   exit 2
 }
 
-dry='' undo='' force='' binary=''
+# Takes the value of a flag. An empty one is a variable that is not set: as a prefix it would mean this host.
+take() {
+  case $2 in
+    '') wrong "$1 is empty: a variable that is not set?" ;;
+    -*) wrong "$1 needs a value, and not $2" ;;
+  esac
+  case $1 in
+    --binary) binary=$2 ;;
+    --prefix) prefix=$2 ;;
+    --sockets) sockets=$2 ;;
+  esac
+}
+
+dry='' undo='' force='' binary='' sockets=''
 prefix=${DESTDIR:-}
 while [ $# -gt 0 ]; do
   case $1 in
     --dry-run) dry=1 ;;
     --undo) undo=1 ;;
     --force) force=1 ;;
-    --binary | --prefix)
-      [ $# -ge 2 ] || wrong "$1 needs a path"
-      if [ "$1" = --binary ]; then binary=$2; else prefix=$2; fi
+    --binary | --prefix | --sockets)
+      [ $# -ge 2 ] || wrong "$1 needs a value"
+      take "$1" "$2"
       shift
       ;;
-    --binary=*) binary=${1#--binary=} ;;
-    --prefix=*) prefix=${1#--prefix=} ;;
+    --binary=* | --prefix=* | --sockets=*) take "${1%%=*}" "${1#*=}" ;;
     -h | --help)
       usage
       exit 0
@@ -61,9 +75,13 @@ while [ $# -gt 0 ]; do
   shift
 done
 prefix=${prefix%/}
-[ -z "$undo" ] || [ -z "$force$binary" ] || wrong '--undo goes with --dry-run and --prefix only'
+[ -z "$undo" ] || [ -z "$force$binary$sockets" ] || wrong '--undo goes with --dry-run and --prefix only'
+case $sockets in
+  '') ;;
+  0* | *[!0-9]* | ??????????*) wrong "--sockets $sockets is no number from 1 to 999999999" ;;
+esac
 
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(dirname "$(readlink -f "$0")") # it may be called by a link
 kernel=$prefix/proc/sys
 state=$prefix/var/lib/spillgate
 before=$state/sysctl.before # name=value, as it was before the first time
@@ -83,8 +101,25 @@ fi
 if [ -z "$binary" ] && [ -f "$here/spillgate" ] && [ -x "$here/spillgate" ]; then
   binary=$here/spillgate
 fi
+# Whether $1 is a spillgate that runs here.
+is_spillgate() { [ -n "$1" ] && timeout 10 env -i PATH="$PATH" "$1" --version </dev/null 2>/dev/null | grep -q '^spillgate '; }
 if [ -n "$binary" ] && ! { [ -f "$binary" ] && [ -x "$binary" ]; }; then
   wrong "--binary $binary is no program"
+fi
+if [ -z "$undo" ]; then
+  found=''
+  for file in 99-spillgate.conf limits.conf spillgate.service; do
+    [ ! -e "$here/$file" ] || found=1
+  done
+  if [ -z "$found" ] || [ ! -e "$here/host.sh" ]; then
+    wrong "what it installs (99-spillgate.conf, limits.conf, spillgate.service, host.sh) does not lie beside it, in $here"
+  fi
+  if [ -n "$binary" ] && ! is_spillgate "$binary"; then
+    wrong "$binary does not answer \`--version\` as spillgate does: it is another program, or does not run on this host"
+  fi
+  program=${binary:-$(command -v spillgate || :)}
+  is_spillgate "$program" || program=''
+  [ -z "$sockets" ] || [ -n "$program" ] || wrong '--sockets asks the program, and there is none: give it by --binary PATH'
 fi
 
 scratch=$(mktemp -d)
@@ -225,48 +260,10 @@ set_running() {
   fi
 }
 
-# What a host is given that has $2 where $3 is wanted, of the setting $1: number by number the larger one, so that nothing
-# is lowered, whoever raised it and when.
-raised() {
-  local name="$1" wanted="$3" result='' number has
-  if [ "$name" = net.ipv4.tcp_slow_start_after_idle ]; then
-    echo "$wanted"
-    return
-  fi
-  # shellcheck disable=SC2086  # number by number
-  set -- $2
-  for number in $wanted; do
-    has=${1:-$number}
-    [ $# -eq 0 ] || shift
-    if [ "$name" = net.ipv4.ip_local_port_range ] && [ -z "$result" ]; then
-      [ "$has" -gt "$number" ] || number=$has # the first port: the lower one
-    elif [ "$has" -gt "$number" ]; then
-      number=$has
-    fi
-    result="$result${result:+ }$number"
-  done
-  echo "$result"
-}
-
-# The sysctl file for this host, on stdout.
-sysctls_for_here() {
-  local line name has
-  while IFS= read -r line; do
-    name=${line%% = *}
-    case $line in
-      [a-z]*' = '*)
-        if [ ! -d "$kernel" ]; then
-          echo "$line"
-        elif ! has=$(running "$name"); then
-          echo "# $line   # this host has no such setting"
-        else
-          echo "$name = $(raised "$name" "$has" "${line#* = }")"
-        fi
-        ;;
-      *) echo "$line" ;;
-    esac
-  done <"$here/99-spillgate.conf"
-}
+if [ -z "$undo" ]; then
+  # shellcheck source=tuning/host.sh disable=SC1091  # it is checked by itself
+  . "$here/host.sh"
+fi
 
 # Notes a kernel setting as it is, once, and then sets it.
 change_running() {
@@ -285,13 +282,16 @@ change_running() {
 
 install_sysctls() {
   local line
+  want_sysctls
   sysctls_for_here >"$scratch/sysctl"
+  tell_left_out "$scratch/sysctl"
   put "$sysctl_file" "$scratch/sysctl" 644
+  grep -E '^[a-z].* = ' "$scratch/sysctl" >"$scratch/settings" || :
+  warn_of_later
   if [ ! -d "$kernel" ]; then
     echo "$kernel is not there: nothing is set now, but at the next boot"
     return
   fi
-  grep -E '^[a-z].* = ' "$scratch/sysctl" >"$scratch/settings" || :
   while IFS= read -r line; do
     change_running "${line%% = *}" "${line#* = }"
   done <"$scratch/settings"
@@ -340,17 +340,19 @@ install_unit() {
 }
 
 install_config() {
-  local file="$prefix$config_file" program
+  local file="$prefix$config_file"
   if is_there "$file"; then
     echo "$file is there already, and stays"
     return
   fi
-  program=${binary:-$(command -v spillgate || :)}
   if [ -e "$here/spillgate.toml" ]; then
     cp "$here/spillgate.toml" "$scratch/config"
   elif [ -n "$program" ]; then
     # Commented out: a default that changes with an upgrade holds for whoever did not set it.
-    env -i PATH="$PATH" "$program" config print >"$scratch/settings"
+    env -i PATH="$PATH" "$program" config print >"$scratch/settings" || {
+      complain "$program does not print its settings: $file is not written"
+      return
+    }
     sed -E 's/^([a-z_]+ = )/# \1/' "$scratch/settings" >"$scratch/config"
   else
     echo "missing: $file, without which the unit does not start (later: spillgate config print >$file)"
@@ -413,11 +415,17 @@ install_all() {
     mkdir -p "$state"
     lock
   fi
-  if [ -e "$here/99-spillgate.conf" ]; then
+  if [ -e "$here/99-spillgate.conf" ] || [ -n "$sockets" ]; then
     install_sysctls
+  else
+    echo "missing: $here/99-spillgate.conf: no kernel settings"
   fi
   if [ -e "$here/limits.conf" ]; then
-    put "$limits_file" "$here/limits.conf" 644
+    limits_for_here >"$scratch/limits"
+    tell_left_out "$scratch/limits"
+    put "$limits_file" "$scratch/limits" 644
+  else
+    echo "missing: $here/limits.conf: no limits"
   fi
   if [ -n "$binary" ]; then
     put "$program_file" "$binary" 755

@@ -101,6 +101,7 @@ mod tests {
                 "redis.url = 'redis://h/x'",
                 "FILE:1:13: redis.url: not the address of a Redis (Invalid database number): ",
             ),
+            ("redis.url = 'rediss://h'", "FILE:1:13: redis.url: not the address of a Redis ("),
             ("redis.url = 'redis://:***@h'", "FILE:1:13: redis.url: has `***` where the password belongs"),
             ("[channel]\nmatch = 'a'", "FILE:1:1: channel: is a list of tables: write `[[channel]]`"),
             ("[[channel]]\nclient_publish = true", "FILE:1:1: channel[0]: missing field `match`"),

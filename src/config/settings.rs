@@ -58,7 +58,7 @@ pub struct ProxyProtocol {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Redis {
-    /// Address of the Redis (`redis://[user:password@]host:port[/db]`); left out, the embedded engine runs, fed by the publish API.
+    /// Address of the Redis: `redis://[user:password@]host:port[/db]`, or `unix:///path/to/socket[?db=N&user=USER&pass=PASSWORD]`. Not `rediss://`: TLS is not built in, and a Redis that speaks TLS alone is reached through stunnel or HAProxy on this host (docs/getting-started.md). Left out, the embedded engine runs, fed by the publish API.
     #[schemars(example = &"redis://127.0.0.1:6379")]
     pub url: Option<String>,
     /// How long a channel stays subscribed after its last client left.

@@ -160,7 +160,7 @@ pub(super) const MEMLOCK: Need = Need {
 };
 
 /// LimitMEMLOCK= of the unit that is shipped.
-const MEMLOCK_OF_THE_UNIT: u64 = 64 << 20;
+pub(super) const MEMLOCK_OF_THE_UNIT: u64 = 64 << 20;
 
 /// Whose limit was judged, and what whoever asks has where that is another.
 fn whose(host: &Host, key: &str, unit: Option<Limit>, own: Option<String>) -> String {

@@ -65,7 +65,7 @@ def test_the_unit_has_nothing_that_systemd_does_not_know(tmp_path):
     drop_ins.mkdir()
     for example in UNIT.with_name(UNIT.name + ".d").glob("*.conf.example"):
         shutil.copy(example, drop_ins / example.stem)
-    assert len(list(drop_ins.iterdir())) >= 2
+    assert len(list(drop_ins.iterdir())) >= 3
     with_drop_ins = verify()
     assert (with_drop_ins.returncode, with_drop_ins.stderr) == (0, "")
     unit.write_text(unit.read_text().replace("UMask=", "UMsk="))

@@ -19,43 +19,44 @@ const SYSCTLS: &[(&str, &str)] = &[
 ];
 
 /// In place of the program: it knows its settings.
-const PROGRAM: &str = "#!/bin/sh\necho 'shards = 0'\n";
-const LIMITS: &str = "etc/security/limits.d/99-spillgate.conf";
-const SYSCTL_FILE: &str = "etc/sysctl.d/99-spillgate.conf";
-const UNIT: &str = "etc/systemd/system/spillgate.service";
-const PROGRAM_FILE: &str = "usr/local/bin/spillgate";
-const CONFIG: &str = "etc/spillgate/spillgate.toml";
+pub const PROGRAM: &str = "#!/bin/sh\n[ \"$1\" != --version ] || echo spillgate 0\necho 'shards = 0'\n";
+pub const LIMITS: &str = "etc/security/limits.d/99-spillgate.conf";
+pub const SYSCTL_FILE: &str = "etc/sysctl.d/99-spillgate.conf";
+pub const UNIT: &str = "etc/systemd/system/spillgate.service";
+pub const PROGRAM_FILE: &str = "usr/local/bin/spillgate";
+pub const CONFIG: &str = "etc/spillgate/spillgate.toml";
 
 /// A host below a directory.
-struct Prefix(TempDir);
+pub struct Prefix(pub TempDir);
 
 impl Prefix {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let prefix = Self(TempDir::new().unwrap());
         for (name, value) in SYSCTLS {
             prefix.write(&format!("proc/sys/{name}"), &format!("{value}\n"));
         }
+        prefix.write("proc/meminfo", "MemTotal:       24576000 kB\n");
         prefix
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub fn path(&self, path: &str) -> PathBuf {
         self.0.path().join(path)
     }
 
-    fn write(&self, path: &str, text: &str) {
+    pub fn write(&self, path: &str, text: &str) {
         fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
         fs::write(self.path(path), text).unwrap();
     }
 
-    fn read(&self, path: &str) -> String {
+    pub fn read(&self, path: &str) -> String {
         fs::read_to_string(self.path(path)).unwrap()
     }
 
-    fn sysctl(&self, name: &str) -> String {
+    pub fn sysctl(&self, name: &str) -> String {
         self.read(&format!("proc/sys/{name}")).trim().replace('\t', " ")
     }
 
-    fn command(&self, shell: &str, directory: &Path, flags: &[&str]) -> Command {
+    pub fn command(&self, shell: &str, directory: &Path, flags: &[&str]) -> Command {
         let mut command = Command::new(shell);
         command.arg(directory.join("install.sh")).args(flags).arg("--prefix").arg(self.0.path());
         command.env("PATH", "/usr/bin:/bin"); // no `spillgate` of the host's
@@ -63,16 +64,16 @@ impl Prefix {
     }
 
     /// Runs the script in `directory` on this host; answers what it said.
-    fn run_in(&self, directory: &Path, flags: &[&str]) -> String {
+    pub fn run_in(&self, directory: &Path, flags: &[&str]) -> String {
         said(&self.command("dash", directory, flags).output().unwrap())
     }
 
-    fn run(&self, flags: &[&str]) -> String {
+    pub fn run(&self, flags: &[&str]) -> String {
         self.run_in(&tuning(), flags)
     }
 
     /// Every file with what is in it.
-    fn files(&self) -> BTreeMap<PathBuf, String> {
+    pub fn files(&self) -> BTreeMap<PathBuf, String> {
         let (mut files, mut directories) = (BTreeMap::new(), vec![self.0.path().to_owned()]);
         while let Some(directory) = directories.pop() {
             for entry in fs::read_dir(directory).unwrap() {
@@ -89,20 +90,20 @@ impl Prefix {
 }
 
 /// What a run said that went well.
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn write_program(path: &Path, text: &str) {
+pub fn write_program(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// A directory with the script, a unit and a program, as after the unpacking of an archive.
-fn unpacked() -> TempDir {
+pub fn unpacked() -> TempDir {
     let directory = TempDir::new().unwrap();
-    for name in ["install.sh", "99-spillgate.conf", "limits.conf", "spillgate.service"] {
+    for name in ["install.sh", "host.sh", "99-spillgate.conf", "limits.conf", "spillgate.service"] {
         fs::copy(tuning().join(name), directory.path().join(name)).unwrap();
     }
     write_program(&directory.path().join("spillgate"), PROGRAM);
@@ -110,7 +111,7 @@ fn unpacked() -> TempDir {
     directory
 }
 
-fn tuning() -> PathBuf {
+pub fn tuning() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning")
 }
 
@@ -164,7 +165,7 @@ fn undo_takes_everything_back() {
 }
 
 /// The files but those of the kernel.
-fn left(prefix: &Prefix) -> Vec<PathBuf> {
+pub fn left(prefix: &Prefix) -> Vec<PathBuf> {
     prefix.files().into_keys().filter(|path| !path.starts_with("proc")).collect()
 }
 
@@ -232,9 +233,9 @@ fn the_program_is_installed_and_the_unit_starts_it() {
     assert_eq!(prefix.read(CONFIG), "# shards = 0\n", "its defaults, commented out");
 
     let newer = beside.path().join("newer");
-    write_program(&newer, "#!/bin/sh\n# newer\n");
+    write_program(&newer, &format!("{PROGRAM}# newer\n"));
     prefix.run_in(beside.path(), &["--binary", newer.to_str().unwrap()]);
-    assert_eq!(prefix.read(PROGRAM_FILE), "#!/bin/sh\n# newer\n");
+    assert_eq!(prefix.read(PROGRAM_FILE), format!("{PROGRAM}# newer\n"));
     fs::remove_file(beside.path().join("spillgate")).unwrap();
     let files = prefix.files();
     prefix.run_in(beside.path(), &[]);
@@ -361,7 +362,9 @@ fn what_lies_beside_it_is_installed_and_a_configuration_is_never_overwritten() {
     for (name, text) in [("spillgate.service", "[Service]\n"), ("spillgate.toml", "shards = 1\n")] {
         fs::write(beside.path().join(name), text).unwrap();
     }
-    fs::copy(tuning().join("install.sh"), beside.path().join("install.sh")).unwrap();
+    for name in ["install.sh", "host.sh"] {
+        fs::copy(tuning().join(name), beside.path().join(name)).unwrap();
+    }
     prefix.run_in(beside.path(), &[]);
     assert_eq!(prefix.read(UNIT), "[Service]\n");
     assert_eq!(prefix.read(CONFIG), "shards = 1\n");
@@ -394,6 +397,13 @@ fn a_wrong_flag_is_refused_by_name() {
         (&["--udno"][..], "--udno"),
         (&["--binary"], "--binary"),
         (&["--prefix=/tmp", "--binary=/nothing"], "/nothing"),
+        (&["--dry-run", "--prefix", ""], "--prefix is empty"),
+        (&["--dry-run", "--prefix="], "--prefix is empty"),
+        (&["--dry-run", "--binary", ""], "--binary is empty"),
+        (&["--dry-run", "--prefix", "--undo"], "--prefix needs a value, and not --undo"),
+        (&["--prefix=/tmp", "--sockets", "many"], "--sockets many is no number"),
+        (&["--prefix=/tmp", "--sockets=0"], "--sockets 0 is no number"),
+        (&["--prefix=/tmp", "--undo", "--sockets", "1"], "--undo"),
         (&["--prefix=/tmp", "--undo", "--force"], "--undo"),
     ] {
         let output = Command::new(tuning().join("install.sh")).args(flags).output().unwrap();
@@ -404,6 +414,7 @@ fn a_wrong_flag_is_refused_by_name() {
 
 #[test]
 fn shellcheck_finds_nothing_in_it() {
-    let output = Command::new("shellcheck").arg(tuning().join("install.sh")).output().expect("`make test` installs it");
+    let scripts = ["install.sh", "host.sh"].map(|name| tuning().join(name));
+    let output = Command::new("shellcheck").args(scripts).output().expect("`make test` installs it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

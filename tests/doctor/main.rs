@@ -7,6 +7,7 @@ mod guide;
 mod here;
 mod hidden;
 mod install;
+mod install_host;
 mod lines;
 mod mends;
 mod namespaces;
