@@ -156,6 +156,33 @@ fn a_hundred_thousand_updates_arrive_in_order_and_complete() {
 }
 
 #[test]
+fn whether_a_publish_went_out_is_not_known_where_it_was_sent_and_known_where_it_was_not() {
+    let server = RedisServer::start();
+    let mut config = config(Some(server.url("/")));
+    config.redis.probe_interval = Duration::from_secs(1); // none is on its way before "sent" is
+    let rig = Rig::start(&config, 1);
+    let mut listener = server.connection();
+    let mut listener = listener.as_pubsub();
+    listener.subscribe("c").unwrap();
+    assert_eq!(rig.source.publish_blocking("c", b"before".to_vec()), Ok(Reached::Gateways(1)));
+    server.freeze();
+    let publish = |payload: &'static str| {
+        let source = rig.source.clone();
+        std::thread::spawn(move || source.publish_blocking("c", payload.into()))
+    };
+    let sent = publish("sent");
+    std::thread::sleep(Duration::from_millis(50));
+    let waits = publish("waits behind it");
+    assert_eq!(sent.join().unwrap(), Err(PublishError::Unknown));
+    assert_eq!(waits.join().unwrap(), Err(PublishError::Unavailable));
+    server.thaw();
+    rig.wait_connected(true);
+    assert_eq!(rig.source.publish_blocking("c", b"after".to_vec()), Ok(Reached::Gateways(1)));
+    let heard = [(); 3].map(|()| listener.get_message().unwrap().get_payload::<String>().unwrap());
+    assert_eq!(heard, ["before", "sent", "after"]);
+}
+
+#[test]
 fn a_redis_that_was_killed_is_found_again_with_a_new_epoch() {
     let mut server = RedisServer::start();
     let mut rig = Rig::start(&config(Some(server.url("/"))), 1);

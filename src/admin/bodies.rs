@@ -1,12 +1,13 @@
 //! Bodies of requests: each within its limit and its time, and all that are held at once within one bound.
 //!
 //! Invariant: what was sent as bodies and is not answered yet is at most [`together_max`]; each takes its room, as large as
-//! it says that it is, before any of it is read.
+//! it says that it is, before any of it is read. One that says that it is over its limit takes none.
 
 use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use futures_util::StreamExt;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -67,6 +68,9 @@ impl Bodies {
     /// # Errors
     /// See [`Fault`].
     pub async fn read(&self, request: Request) -> Result<Held<'_>, Fault> {
+        if request.body().size_hint().lower() > self.body_max as u64 {
+            return Err(refuse_unread(request, 2 * self.body_max, self.time));
+        }
         let said = request.body().size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
         let bytes = said.unwrap_or(self.body_max).min(self.body_max);
         let (mut room, bytes) = (None, u32::try_from(bytes).unwrap_or(u32::MAX));
@@ -82,6 +86,24 @@ impl Bodies {
             Err(_) => Err(Fault::TooSlow),
         }
     }
+}
+
+/// Whoever announces a body that is too large is told at once. One that sends it all the same would not hear it: the answer is
+/// lost where a connection is closed on what was not read. So up to `most` bytes of it are read, for `time`, and thrown away;
+/// but one that waits for `100 Continue` is not told to go on.
+fn refuse_unread(request: Request, most: usize, time: Duration) -> Fault {
+    if !request.headers().contains_key(header::EXPECT) {
+        let mut pieces = request.into_body().into_data_stream();
+        tokio::spawn(timeout(time, async move {
+            let mut bytes = 0;
+            while bytes <= most
+                && let Some(Ok(piece)) = pieces.next().await
+            {
+                bytes += piece.len();
+            }
+        }));
+    }
+    Fault::TooLarge
 }
 
 impl From<BytesRejection> for Fault {
@@ -137,6 +159,16 @@ mod tests {
             let fault = bodies.read(unfinished()).await.unwrap_err();
             assert!(matches!(fault, Fault::TooSlow), "{fault}");
             assert_eq!(bodies.room.available_permits(), together_max(MAX));
+        });
+    }
+
+    #[test]
+    fn one_that_says_that_it_is_too_large_is_refused_unread_and_takes_no_room() {
+        run(async {
+            let bodies = bodies();
+            let _full = bodies.room.acquire_many(together_max(MAX) as u32).await.unwrap();
+            let fault = bodies.read(Request::new(Body::from(vec![0; MAX + 1]))).await.unwrap_err();
+            assert!(matches!(fault, Fault::TooLarge), "{fault}");
         });
     }
 

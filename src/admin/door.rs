@@ -2,10 +2,10 @@
 //! memory, and whoever asks it something is answered.
 //!
 //! Invariant: at most [`CONNECTIONS_MAX`] connections are served, and one more waits to be. While all places are taken, the
-//! one that has for longest sent no whole request, or not taken its answer, makes room; those whose request is worked on
-//! have a deadline and are let be.
+//! one that has for longest sent no whole request, or not taken its answer, makes room; those whose whole request is worked
+//! on have a deadline and are let be, and publishes, which wait for Redis, are at most [`PUBLISHES_MAX`] of them.
 
-use super::pulse::{Phase, Pulse, Tracked};
+use super::pulse::{Phase, Pulse, Tracked, TrackedBody};
 use super::refuse;
 use axum::Router;
 use axum::http::StatusCode;
@@ -26,6 +26,9 @@ use tokio::time::{Instant, sleep, timeout};
 /// Connections at a time. A Prometheus or two, a supervisor, the checks of some load balancers and publishers that keep a
 /// connection each are a dozen; each takes a descriptor, which Redis must not be short of (RLIMIT_NOFILE may be 1,024).
 pub const CONNECTIONS_MAX: usize = 64;
+/// Publishes that are worked on at a time: a Redis that hangs keeps each waiting for seconds, and whoever asks for health or
+/// metrics meanwhile has the other places.
+pub const PUBLISHES_MAX: usize = CONNECTIONS_MAX - 4;
 /// Bytes of a request that are read ahead, and of an answer that are copied: a head has some hundred, a channel's name
 /// included. (hyper's own default is 408 KiB for each connection.)
 const BUFFER_BYTES: usize = 32 << 10;
@@ -107,6 +110,8 @@ struct Guests {
 
 impl Guests {
     fn admit(&mut self, stream: TcpStream, routes: Router, patience: Patience) {
+        // Else an answer behind another waits until the peer has acknowledged that one, 40 ms. It fails where the peer is gone.
+        let _ = stream.set_nodelay(true);
         let pulse = Arc::new(Pulse::new());
         let handle = self.tasks.spawn(attend(stream, routes, Arc::clone(&pulse), patience));
         self.known.insert(handle.id(), (handle, pulse));
@@ -117,7 +122,7 @@ impl Guests {
     async fn make_room(&mut self) {
         while self.tasks.len() >= CONNECTIONS_MAX {
             let movable = self.known.values().filter_map(|(handle, pulse)| match pulse.phase() {
-                (Phase::Waits, since) => Some((since + SAFE, handle)),
+                (Phase::Waits | Phase::Sends, since) => Some((since + SAFE, handle)),
                 (Phase::Answers, since) => Some((since + SAFE_ANSWERED, handle)),
                 (Phase::Works, _) => None,
             });
@@ -159,7 +164,7 @@ impl Guests {
 async fn attend(stream: TcpStream, routes: Router, pulse: Arc<Pulse>, patience: Patience) {
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        pulse.enter(Phase::Works);
+        let request = request.map(|body| TrackedBody::new(body, Arc::clone(&pulse)));
         let answer = timeout(patience.request, routes.call(request));
         let pulse = Arc::clone(&pulse);
         async move {

@@ -14,7 +14,7 @@ pub use recent::Recent;
 
 use crate::bus::PublishError;
 use crate::config::Limits;
-use crate::lifecycle::Clock;
+use crate::lifecycle::{Clock, SIGN_EVERY, Signs};
 use crate::shard::Shared;
 use crate::source::{Handle, Reached};
 use crate::wire::check_channel;
@@ -34,9 +34,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-/// A shard ticks ten times a second, the source once: one that has taken no turn for this long hangs.
+/// All threads that serve show ten times a second that they live: one that has taken no turn for this long hangs.
 pub const HANGS_AFTER: Duration = Duration::from_secs(5);
+
+/// What a publish waits for its turn where as many are worked on as may be: a Redis that works answers one within a
+/// millisecond or two.
+const TURN_TIME: Duration = Duration::from_millis(20);
 
 const WHAT_THERE_IS: &str = "there are GET /healthz, /readyz, /metrics and POST /channels/{channel}/publish";
 
@@ -57,6 +63,8 @@ pub struct View {
     pub recent: Arc<Recent>,
     /// How full the admin interface itself is.
     pub crowd: Arc<Crowd>,
+    /// The admin interface's signs of life.
+    pub signs: Arc<Signs>,
     /// Set when the gateway leaves.
     pub leaving: Arc<AtomicBool>,
 }
@@ -67,13 +75,15 @@ impl View {
         self.shards.iter().map(|shard| shard.counters().connections).sum()
     }
 
-    /// The first of the threads that serve clients which has taken no turn for `patience`, as a sentence without a dot.
+    /// The first of the threads that serve which has taken no turn for `patience`, as a sentence without a dot.
     pub fn hanging(&self, patience: Duration) -> Option<String> {
         let now_us = self.clock.now_us();
         let turns = self.shards.iter().map(|shard| shard.counters().last_turn_us).enumerate();
-        let mut threads = turns
-            .map(|(number, turn_us)| (format!("shard {number}"), turn_us))
-            .chain([("the source".to_owned(), self.source.status().last_turn_us)]);
+        let mut threads = turns.map(|(number, turn_us)| (format!("shard {number}"), turn_us)).chain([
+            ("the source".to_owned(), self.source.status().last_turn_us),
+            ("the admin interface".to_owned(), self.signs.last_us()),
+            ("the watcher of the metrics".to_owned(), self.recent.signs().last_us()),
+        ]);
         threads.find_map(|(thread, turn_us)| {
             let quiet = Duration::from_micros(now_us.saturating_sub(turn_us));
             (quiet > patience).then(|| format!("{thread} has taken no turn for {:.1} s", quiet.as_secs_f64()))
@@ -92,8 +102,17 @@ pub fn spawn(listener: TcpListener, view: View) -> io::Result<JoinHandle<()>> {
         door::listener(listener)?
     };
     let crowd = Arc::clone(&view.crowd);
+    runtime.spawn(show_life(view.clock, Arc::clone(&view.signs)));
     let serve = move || runtime.block_on(door::serve(listener, routes(view), crowd, door::PATIENCE));
     std::thread::Builder::new().name("admin".into()).spawn(serve)
+}
+
+/// Runs on the thread that serves, between the requests: where one of them does not come back, this does not either.
+async fn show_life(clock: Clock, signs: Arc<Signs>) {
+    loop {
+        signs.give(clock.now_us());
+        tokio::time::sleep(SIGN_EVERY).await;
+    }
 }
 
 /// What all requests share.
@@ -101,11 +120,14 @@ struct Served {
     view: View,
     pages: Pages,
     bodies: Bodies,
+    /// Publishes that may be worked on now.
+    publishes: Semaphore,
 }
 
 fn routes(view: View) -> Router {
     let body_max = view.limits.update_bytes_max;
-    let served = Served { view, pages: Pages::new(), bodies: Bodies::new(body_max, bodies::BODY_TIME) };
+    let bodies = Bodies::new(body_max, bodies::BODY_TIME);
+    let served = Served { view, pages: Pages::new(), bodies, publishes: Semaphore::new(door::PUBLISHES_MAX) };
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -168,6 +190,9 @@ async fn publish(
         Ok(body) => body,
         Err(fault) => return refuse_body(&fault),
     };
+    let Ok(Ok(_working)) = timeout(TURN_TIME, served.publishes.acquire()).await else {
+        return refuse_publish(PublishError::Busy);
+    };
     match view.source.publish(&channel, body.bytes.into()).await {
         Ok(Reached::Gateways(gateways)) => Json(json!({ "channel": channel, "gateways": gateways })).into_response(),
         Ok(Reached::Sockets(sockets)) => Json(json!({ "channel": channel, "sockets": sockets })).into_response(),
@@ -188,6 +213,7 @@ fn refuse_body(fault: &Fault) -> Response {
 fn refuse_publish(error: PublishError) -> Response {
     let (status, code) = match error {
         PublishError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        PublishError::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
         PublishError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         PublishError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
     };

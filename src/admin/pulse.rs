@@ -1,6 +1,8 @@
 //! Where a connection of the admin interface stands, and since when: what its deadline is, and whether it may lose its
 //! place, follow from that.
 
+use axum::body::{Bytes, HttpBody};
+use hyper::body::{Frame, Incoming, SizeHint};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +17,9 @@ use tokio::time::{Instant, sleep_until};
 pub enum Phase {
     /// The peer's: there is no whole head of a request, and nothing is owed.
     Waits,
-    /// Ours: a request is read to its end and worked on.
+    /// The peer's: there is a head, and its body is not whole.
+    Sends,
+    /// Ours: a whole request is worked on.
     Works,
     /// The peer's: it has yet to take the answer.
     Answers,
@@ -48,7 +52,7 @@ impl Pulse {
             let now = Instant::now();
             let until = match self.phase() {
                 (Phase::Waits, _) => now + answers.min(works), // what begins from now on is not overdue before
-                (Phase::Works, since) => since + works,
+                (Phase::Sends | Phase::Works, since) => since + works,
                 (Phase::Answers, since) => since + answers,
             };
             if until <= now {
@@ -71,6 +75,43 @@ impl Tracked {
     /// A stream and its pulse.
     pub fn new(stream: TcpStream, pulse: Arc<Pulse>) -> Self {
         Self { stream, pulse }
+    }
+}
+
+/// A request's body, which tells the pulse when it is whole.
+#[derive(Debug)]
+pub struct TrackedBody {
+    body: Incoming,
+    pulse: Arc<Pulse>,
+}
+
+impl TrackedBody {
+    /// The body of a request whose head has just come.
+    pub fn new(body: Incoming, pulse: Arc<Pulse>) -> Self {
+        pulse.enter(if body.is_end_stream() { Phase::Works } else { Phase::Sends });
+        Self { body, pulse }
+    }
+}
+
+impl HttpBody for TrackedBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        // What is read behind an answer changes nothing.
+        if (frame.is_none() || self.body.is_end_stream()) && self.pulse.phase().0 == Phase::Sends {
+            self.pulse.enter(Phase::Works);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a scrape cannot look at itself: how it was a minute ago, and what the kernel holds for our sockets. A thread of
 //! its own looks, at its own pace, and costs the shards nothing.
 //!
-//! Invariant: listing the sockets takes at most [`SHARE`] of a core, however many there are: then it takes longer.
+//! Invariant: listing the sockets takes at most [`SHARE`] of a core, however many there are: then it takes longer. It is done
+//! in pieces, and each is a sign of life.
 
-use crate::lifecycle::Clock;
+use crate::lifecycle::{Clock, SIGN_EVERY, Signs};
 use crate::metrics::{Recorded, Window};
 use crate::shard::Shared;
 use crate::sys::{Queues, SockDiag, Sockets};
@@ -25,6 +26,7 @@ const SHARE: u32 = 49;
 pub struct Recent {
     moments: Mutex<Window<Moment>>,
     kernel: Mutex<Option<Kernel>>,
+    signs: Signs,
 }
 
 /// What only grows, at one moment.
@@ -56,14 +58,21 @@ impl Recent {
     /// The thread cannot be started.
     pub fn watch(clock: Clock, shards: &Arc<[Arc<Shared>]>, listening: &[SocketAddr]) -> io::Result<Arc<Self>> {
         let mut moments = Window::new(MINUTE.as_micros() as u64, STEP.as_micros() as u64);
-        moments.push(clock.now_us(), Moment { turns: vec![Recorded::default(); shards.len()], ..Moment::default() });
-        let recent = Arc::new(Self { moments: Mutex::new(moments), kernel: Mutex::new(None) });
+        let now_us = clock.now_us();
+        moments.push(now_us, Moment { turns: vec![Recorded::default(); shards.len()], ..Moment::default() });
+        let recent =
+            Arc::new(Self { moments: Mutex::new(moments), kernel: Mutex::new(None), signs: Signs::new(now_us) });
         let mut ports: Vec<_> = listening.iter().map(|address| (address.port(), address.is_ipv6())).collect();
         ports.sort_unstable();
         ports.dedup();
         let watcher = Watcher { clock, shards: Arc::clone(shards), ports, recent: Arc::clone(&recent) };
         std::thread::Builder::new().name("watcher".into()).spawn(move || watcher.run())?;
         Ok(recent)
+    }
+
+    /// The thread's signs of life.
+    pub fn signs(&self) -> &Signs {
+        &self.signs
     }
 
     /// How it was when the last minute began.
@@ -138,11 +147,12 @@ impl Watcher {
         Ok(queues)
     }
 
-    /// Sleeps, but for the moments that are due meanwhile.
+    /// Sleeps, but for the moments that are due meanwhile, and for signs of life.
     fn rest(&self, pause: Duration) {
         let until_us = self.clock.now_us() + pause.as_micros() as u64;
         loop {
             let mut now_us = self.clock.now_us();
+            self.recent.signs.give(now_us);
             let due_us = lock(&self.recent.moments).due_us();
             if now_us >= due_us {
                 let moment = Moment::now(&self.shards);
@@ -152,7 +162,8 @@ impl Watcher {
             if now_us >= until_us {
                 return;
             }
-            std::thread::sleep(Duration::from_micros(until_us.min(due_us.max(now_us + 1)) - now_us));
+            let pause = Duration::from_micros(until_us.min(due_us.max(now_us + 1)) - now_us);
+            std::thread::sleep(pause.min(SIGN_EVERY));
         }
     }
 }

@@ -95,12 +95,15 @@ pub struct Ticket {
     pub channel: Arc<str>,
 }
 
-/// Why a publish did not happen.
+/// Why a publish did not happen, or may not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// The source cannot be reached.
     #[error("Redis is away; try again later")]
     Unavailable,
+    /// It was sent, and the source was lost before it answered.
+    #[error("Redis did not answer; whether the update went out is not known")]
+    Unknown,
     /// The payload is larger than `limits.update_bytes_max`.
     #[error("the payload is larger than limits.update_bytes_max")]
     TooLarge,

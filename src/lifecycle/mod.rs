@@ -7,6 +7,7 @@ mod intake;
 mod lines;
 mod moderation;
 mod pace;
+mod signs;
 mod spread;
 
 pub use allowance::Allowance;
@@ -15,4 +16,5 @@ pub use intake::Intake;
 pub use lines::Lines;
 pub use moderation::Moderation;
 pub use pace::Pace;
+pub use signs::{SIGN_EVERY, Signs};
 pub use spread::Spread;

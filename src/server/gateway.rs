@@ -6,12 +6,13 @@ use crate::admin::{self, HANGS_AFTER, Recent, View};
 use crate::bus::{self, InboxLimits};
 use crate::config::Config;
 use crate::ids::ShardId;
-use crate::lifecycle::Clock;
+use crate::lifecycle::{Clock, Signs};
 use crate::shard::{self, CAPACITY_SLOTS, Parts, Seat, ShardEnd, Shared};
 use crate::source::{self, Handle, ShardLink};
 use crate::sys::{self, Doorbell, ListenError, Mode};
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use signal_hook::iterator::Signals;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -26,8 +27,9 @@ const START_MAX: Duration = Duration::from_secs(10);
 /// Time that a predecessor which was killed has for its listeners to go: the kernel takes a ring down, and with it the
 /// accepts that hold them, some 20 ms after the process is gone.
 const IN_USE_MAX: Duration = Duration::from_secs(1);
-/// How often the threads that tell nobody of their end are looked at.
-const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// How often signals, and the threads that tell nobody of their end, are looked at. (A thread of its own that waits for
+/// signals might hang, and nobody would know before it is needed.)
+const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// A gateway that runs.
 pub struct Gateway {
@@ -53,7 +55,7 @@ impl Gateway {
     /// What the host refuses, with what to do about it.
     pub fn start(config: Config, page: Option<&'static [u8]>) -> anyhow::Result<Self> {
         sys::check_host()?;
-        let supervisor = Supervisor::of_environment().context("the thread for the service manager")?;
+        let supervisor = Supervisor::of_environment()?;
         let nofile = sys::raise_nofile();
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let shards = if config.shards == 0 { cores.len().max(1) } else { config.shards };
@@ -118,6 +120,7 @@ impl Gateway {
             server_id: config.server_id.clone(),
             recent,
             crowd: Arc::default(),
+            signs: Arc::new(Signs::new(clock.now_us())),
             leaving: Arc::default(),
         };
         let admin_thread = admin::spawn(admin, view.clone()).context("the admin interface")?;
@@ -141,21 +144,19 @@ impl Gateway {
     ///
     /// # Errors
     /// A thread has ended that should not have.
-    pub fn run(mut self, signals: &Receiver<i32>) -> anyhow::Result<()> {
+    pub fn run(mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let patience = self.supervisor.patience().unwrap_or(HANGS_AFTER).min(HANGS_AFTER);
         let look_every = WATCH_EVERY.min(patience / 4);
         self.supervisor.ready();
-        loop {
-            match signals.recv_timeout(look_every) {
-                Ok(signal) => {
-                    let signal = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-                    tracing::info!(signal, connections = self.view.connections(), "leaving");
-                    break;
-                }
-                Err(RecvTimeoutError::Timeout) => self.look(patience)?,
-                Err(RecvTimeoutError::Disconnected) => bail!("nobody listens for signals any more"),
+        let signal = loop {
+            if let Some(signal) = signals.pending().next() {
+                break signal;
             }
-        }
+            self.look(patience)?;
+            std::thread::sleep(look_every);
+        };
+        let signal = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+        tracing::info!(signal, connections = self.view.connections(), "leaving");
         self.leave(signals)
     }
 
@@ -190,14 +191,14 @@ impl Gateway {
         Ok(())
     }
 
-    fn leave(mut self, signals: &Receiver<i32>) -> anyhow::Result<()> {
+    fn leave(mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let deadline = Instant::now() + self.drain_timeout;
         self.supervisor.stopping(self.drain_timeout);
         self.view.leaving.store(true, Ordering::Relaxed);
         let shards = Arc::clone(&self.view.shards);
         shards.iter().for_each(|shard| shard.leave());
         let mut left = 0;
-        while left < shards.len() && Instant::now() < deadline && signals.is_empty() {
+        while left < shards.len() && Instant::now() < deadline && signals.pending().next().is_none() {
             match self.ends.recv_timeout(Duration::from_millis(50)) {
                 Ok(end) => {
                     end.result.with_context(|| format!("shard {} could not leave in order", end.shard.0))?;

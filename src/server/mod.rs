@@ -17,7 +17,6 @@ pub use gateway::Gateway;
 
 use crate::config::{self, Config, LogFormat};
 use crate::sys;
-use crossbeam_channel::{Receiver, bounded};
 use log::Log;
 use log_format::{Form, JournaldLines};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -82,7 +81,7 @@ fn form(asked: LogFormat) -> Form {
 }
 
 fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
-    let signals = signals()?;
+    let mut signals = Signals::new([SIGTERM, SIGINT])?; // they wait until somebody looks
     tracing::info!("spillgate {}: {}", cli::VERSION, config::summary(&config));
     let links = config::service_links(std::env::vars_os());
     if !links.is_empty() {
@@ -107,20 +106,7 @@ fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
         demo::play(gateway.source.clone())?;
         tracing::info!("the demo is at http://{}/", gateway.listening[0]);
     }
-    gateway.run(&signals)
-}
-
-/// SIGTERM and Ctrl-C, as they come.
-fn signals() -> anyhow::Result<Receiver<i32>> {
-    let (sender, receiver) = bounded(2);
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        // A third signal while two wait changes nothing.
-        for signal in signals.forever() {
-            let _ = sender.try_send(signal);
-        }
-    })?;
-    Ok(receiver)
+    gateway.run(&mut signals)
 }
 
 /// A thread that panics leaves its clients without service: the process ends, so that its supervisor starts it anew.

@@ -64,7 +64,9 @@ impl Notices {
         match hanging {
             Some(hanging) if !self.hanging => {
                 self.hanging = true;
-                tracing::error!("{hanging}: clients are not served");
+                tracing::error!(
+                    "{hanging}: it hangs, and the service manager's watchdog is told no more that this gateway lives"
+                );
             }
             None if self.hanging => {
                 self.hanging = false;

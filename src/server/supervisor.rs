@@ -5,6 +5,7 @@
 //! up, the newest words find no room and are lost, and the next ones are as good.
 //! Invariant: only whoever has looked after the threads that serve calls [`Supervisor::alive`].
 
+use anyhow::{Context, bail};
 use crossbeam_channel::{Sender, bounded};
 use sd_notify::NotifyState;
 use std::io;
@@ -14,6 +15,9 @@ use std::time::{Duration, Instant};
 const WORDS_MAX: usize = 16;
 /// How often the line of `systemctl status` may change.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
+/// The shortest limit of a watchdog that makes sense: threads show ten times a second that they live, and half of the limit
+/// without a sign is a hang.
+const WATCHDOG_MIN: Duration = Duration::from_millis(500);
 /// What the end of the process takes beyond the drain.
 const END_MAX: Duration = Duration::from_secs(5);
 
@@ -36,10 +40,18 @@ enum Word {
 }
 
 impl Supervisor {
-    /// The one that the environment tells of. Errors: its thread cannot be started.
-    pub fn of_environment() -> io::Result<Self> {
-        let words = std::env::var_os("NOTIFY_SOCKET").is_some().then(speaker).transpose()?;
-        let watchdog = sd_notify::watchdog_enabled().filter(|limit| words.is_some() && !limit.is_zero());
+    /// The one that the environment tells of. Errors: its watchdog's limit is too short; its thread cannot be started.
+    pub fn of_environment() -> anyhow::Result<Self> {
+        let is_managed = std::env::var_os("NOTIFY_SOCKET").is_some();
+        let watchdog = sd_notify::watchdog_enabled().filter(|limit| is_managed && !limit.is_zero());
+        if let Some(limit) = watchdog.filter(|limit| *limit < WATCHDOG_MIN) {
+            bail!(
+                "WatchdogSec= (WATCHDOG_USEC) is {limit:?}, too short to tell a busy machine from a hang: make it \
+                 {WATCHDOG_MIN:?} or more, as spillgate.service has it 10s"
+            );
+        }
+        let speaker = || speaker().context("the thread for the service manager");
+        let words = is_managed.then(speaker).transpose()?;
         Ok(Self { words, watchdog, alive_at: None, status: String::new(), status_at: None })
     }
 

@@ -98,6 +98,7 @@ impl<R: Ring> Shard<R> {
     fn refuse_publish(&mut self, id: ConnId, reply_to: Option<&Id>, error: PublishError) {
         let code = match error {
             PublishError::Unavailable => "unavailable",
+            PublishError::Unknown => "timeout",
             PublishError::TooLarge => "too_large",
             PublishError::Busy => "busy",
         };

@@ -40,7 +40,7 @@ pub struct Status {
     pub connected: bool,
     /// Since when it is so, in microseconds of the process's clock.
     pub since_us: u64,
-    /// When the source took its last turn, in the same; it takes one a second at least.
+    /// When the source took its last turn, in the same; it takes one each [`crate::lifecycle::SIGN_EVERY`] at least.
     pub last_turn_us: u64,
     /// What it counted.
     pub counters: SourceCounters,
@@ -48,14 +48,14 @@ pub struct Status {
 
 impl Handle {
     /// Publishes, and answers whom it reached. Errors: the payload is too large, too many publishes wait already,
-    /// Redis is away (or went away while it was asked: then it may have been published all the same).
+    /// Redis is away, or went away before it answered.
     pub async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<Reached, PublishError> {
         let (publish, answer) = self.ask(channel, payload)?;
         self.asks.try_send(publish).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PublishError::Busy,
             mpsc::error::TrySendError::Closed(_) => PublishError::Unavailable,
         })?;
-        answer.await.unwrap_or(Err(PublishError::Unavailable))
+        answer.await.unwrap_or(Err(PublishError::Unknown))
     }
 
     /// The same for a thread without a runtime; waits where others publish too. Errors: as [`Handle::publish`].
@@ -65,7 +65,7 @@ impl Handle {
     pub fn publish_blocking(&self, channel: &str, payload: Vec<u8>) -> Result<Reached, PublishError> {
         let (publish, answer) = self.ask(channel, payload)?;
         self.asks.blocking_send(publish).map_err(|_| PublishError::Unavailable)?;
-        answer.blocking_recv().unwrap_or(Err(PublishError::Unavailable))
+        answer.blocking_recv().unwrap_or(Err(PublishError::Unknown))
     }
 
     /// How the source is. Costs it nothing.

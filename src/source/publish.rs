@@ -106,9 +106,10 @@ impl Publisher {
         (askers, replies)
     }
 
-    /// All who still wait for an answer.
-    pub fn into_askers(self) -> impl Iterator<Item = Asker> {
+    /// All who still wait for an answer, and what is known of their publishes where the connection is lost.
+    pub fn into_askers(self) -> impl Iterator<Item = (Asker, PublishError)> {
         let flying = self.flight.map(|flight| flight.askers).unwrap_or_default();
-        flying.into_iter().chain(self.waiting.into_iter().map(|publish| publish.asker))
+        let flying = flying.into_iter().map(|asker| (asker, PublishError::Unknown));
+        flying.chain(self.waiting.into_iter().map(|publish| (publish.asker, PublishError::Unavailable)))
     }
 }

@@ -229,7 +229,7 @@ impl Redis {
                 }
             }
             Err(error) => {
-                askers.into_iter().for_each(|asker| desk.answer(asker, Err(PublishError::Unavailable)));
+                askers.into_iter().for_each(|asker| desk.answer(asker, Err(PublishError::Unknown)));
                 lost = Some(self.endpoint.speakable(&error));
             }
         }
@@ -262,7 +262,7 @@ impl Redis {
         let Link::Up(session) = std::mem::replace(&mut self.link, away) else { return };
         tracing::warn!(redis = self.endpoint.address(), reason, "Redis is lost");
         desk.set_connected(false);
-        session.publisher.into_askers().for_each(|asker| desk.answer(asker, Err(PublishError::Unavailable)));
+        session.publisher.into_askers().for_each(|(asker, error)| desk.answer(asker, Err(error)));
         for name in desk.with_table(|table, words| table.lost(words)) {
             self.subscriptions.want(&name, false);
         }

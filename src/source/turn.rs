@@ -8,6 +8,7 @@ use super::handle::StatusBoard;
 use super::publish::{Asker, Publish};
 use super::redis::{Event, Redis};
 use crate::bus::{Demand, PublishError, ToSource};
+use crate::lifecycle::SIGN_EVERY;
 use crate::sys::AsyncBell;
 use std::io;
 use std::sync::Arc;
@@ -20,9 +21,6 @@ const MESSAGES_MAX: usize = 512;
 const ASKS_MAX: usize = 256;
 /// Slices before the runtime is let in: only it reads from Redis.
 const SLICES_MAX: usize = 64;
-/// Longest time between two turns.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-
 /// Where updates come from.
 pub enum Engine {
     /// The publishes of this process.
@@ -188,7 +186,7 @@ impl Source {
         }
     }
 
-    /// How long nothing is due by the clock: a second at most, so that whoever looks sees that this thread lives.
+    /// How long nothing is due by the clock, and no longer than whoever looks may wait for a sign of life.
     fn pause(&self) -> Duration {
         let redis = match &self.engine {
             Engine::Embedded => None,
@@ -196,7 +194,7 @@ impl Source {
         };
         let due_us = [redis, self.desk.table.due_us()].into_iter().flatten().min();
         let pause = due_us.map(|due_us| Duration::from_micros(due_us.saturating_sub(self.desk.now_us())));
-        pause.unwrap_or(PAUSE_MAX).min(PAUSE_MAX)
+        pause.unwrap_or(SIGN_EVERY).min(SIGN_EVERY)
     }
 }
 

@@ -5,9 +5,13 @@ import json
 import os
 import re
 import socket
+import statistics
+import threading
 import time
 
-from harness import wait_until
+import pytest
+
+from harness import Redis, run_spillgate, wait_until
 from peer import Peer, close_frame, frame
 
 UPDATE_BYTES_MAX = 1 << 20
@@ -127,6 +131,111 @@ def test_bodies_that_do_not_come_take_little_memory_and_are_let_go(start):
         assert status in (b"408", b"503"), "in its time, or for want of room"
         assert gateway.rss_kib() - before < 48 << 10, "room for 16 of them, twice while they are put together, and buffers"
     wait_until(lambda: gateway.ask("POST", "/channels/c/publish", b"x" * UPDATE_BYTES_MAX)[0] == 200, "room again")
+
+
+HALF_A_PUBLISH = b"POST /channels/c/publish HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\nx"
+
+
+def healthy(gateway):
+    checked = run_spillgate("healthcheck", "--admin", f"127.0.0.1:{gateway.admin}")
+    return (checked.returncode, checked.stdout) == (0, "ok\n")
+
+
+@contextlib.contextmanager
+def crowd(gateway, request, count):
+    """So many who send `request` again and again, each on a connection of its own that it waits at."""
+    ends = threading.Event()
+
+    def insist():
+        while not ends.is_set():
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", gateway.admin), timeout=1) as peer:
+                peer.sendall(request)
+                while not ends.is_set() and peer.recv(4096):
+                    pass
+
+    threads = [threading.Thread(target=insist) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_peers_that_send_half_a_body_over_and_over_do_not_shut_the_admin_interface(start):
+    gateway = start("--shards", 1)
+    with crowd(gateway, HALF_A_PUBLISH % 3, 200):
+        wait_until(lambda: gateway.metric("ws_admin_connections") == 64, "every place taken")
+        assert all(healthy(gateway) for _ in range(4))
+        assert gateway.metric("ws_admin_connections_cut_total") > 0
+
+
+@pytest.fixture
+def own_redis():
+    server = Redis().start()
+    yield server
+    server.remove()
+
+
+def test_publishes_that_wait_for_a_redis_that_hangs_do_not_shut_the_admin_interface(start, own_redis):
+    frozen = start("--shards", 1, redis=own_redis, REDIS_PROBE_TIMEOUT="9s")
+    own_redis.process.send_signal(19)
+    publish = HALF_A_PUBLISH % 1
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(socket.create_connection(("127.0.0.1", frozen.admin))) for _ in range(60)]
+        for peer in waiting:
+            peer.sendall(publish)
+        wait_until(lambda: frozen.metric("ws_admin_connections") == 61, "those, and who asks")
+        for _ in range(3):
+            status, text = frozen.ask("POST", "/channels/c/publish", b"one too many")
+            assert (status, json.loads(text)["error"]["code"]) == (503, "busy")
+        with crowd(frozen, publish, 40):
+            assert all(healthy(frozen) for _ in range(4))
+
+
+def test_a_body_that_says_that_it_is_too_large_is_refused_at_once_and_takes_no_room(start):
+    gateway = start("--shards", 1)
+    head = b"POST /channels/c/publish HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999\r\n"
+    with contextlib.ExitStack() as stack:
+        for expectation in (b"Expect: 100-continue\r\n\r\n", *[b"\r\nx"] * 20):
+            peer = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.admin), timeout=3))
+            peer.sendall(head + expectation)
+            assert peer.recv(1000).startswith(b"HTTP/1.1 413 "), "and not 100 Continue, and not after seconds"
+        assert gateway.ask("POST", "/channels/c/publish", b"abc")[0] == 200
+    # Who sends a body that is a little too large, and listens only then, hears it too; and goes on.
+    with socket.create_connection(("127.0.0.1", gateway.admin), timeout=10) as peer:
+        one = b"POST /channels/c/publish HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
+        peer.sendall(one % (UPDATE_BYTES_MAX + 1) + b"x" * (UPDATE_BYTES_MAX + 1) + one % 1 + b"y")
+        heard = b""
+        while heard.count(b"HTTP/1.1 ") < 2:
+            assert (more := peer.recv(4096)), heard
+            heard += more
+        assert re.findall(rb"HTTP/1.1 (\d+)", heard) == [b"413", b"200"]
+
+
+def test_answers_to_pipelined_publishes_do_not_wait_for_acknowledgements(start):
+    gateway = start("--shards", 1)
+    times = []
+    with socket.create_connection(("127.0.0.1", gateway.admin), timeout=10) as peer:
+        for _ in range(20):
+            began, count = time.monotonic(), 0
+            peer.sendall(HALF_A_PUBLISH % 1 * 16)
+            while count < 16:
+                count += peer.recv(1 << 16).count(b"HTTP/1.1 200 ")
+            times.append(time.monotonic() - began)
+    assert statistics.median(times) < 0.03, "the kernel delays an acknowledgement by 40 ms"
+
+
+def test_a_publish_on_its_way_to_a_redis_that_hangs_is_not_called_unavailable(start, own_redis):
+    gateway = start("--shards", 1, redis=own_redis, REDIS_PROBE_INTERVAL="1s", REDIS_PROBE_TIMEOUT="1s")
+    own_redis.process.send_signal(19)
+    status, text = gateway.ask("POST", "/channels/c/publish", b"sent")
+    error = json.loads(text)["error"]
+    assert (status, error["code"]) == (503, "timeout") and "whether the update went out is not known" in error["message"]
+    status, text = gateway.ask("POST", "/channels/c/publish", b"not sent")
+    assert (status, json.loads(text)["error"]["code"]) == (503, "unavailable")
 
 
 def test_a_publish_with_redis_answers_the_gateways_that_it_reached(redis, gateway, channel):

@@ -16,6 +16,14 @@ WATCHDOG_S = 2.0
 needs_hijack = pytest.mark.skipif(not IS_KNOWN_HERE, reason="registers are known for x86_64 alone")
 
 
+SAID = {
+    "shard-1-2": "shard 1",
+    "source": "the source",
+    "watcher": "the watcher of the metrics",
+    "admin": "the admin interface",
+}
+
+
 @pytest.fixture
 def manager():
     manager = Manager(WATCHDOG_S)
@@ -74,9 +82,9 @@ def test_without_a_service_manager_nothing_is_said_and_one_that_is_gone_harms_no
 
 
 @needs_hijack
-@pytest.mark.parametrize("thread", ["shard-1-2", "source"])
+@pytest.mark.parametrize("thread", SAID)
 def test_a_thread_in_an_endless_turn_starves_the_watchdog_within_its_limit(doomed, manager, thread):
-    said = {"shard-1-2": "shard 1", "source": "the source"}[thread]
+    said = SAID[thread]
     victim = thread_of(doomed.process.pid, thread)
     spin(doomed.process.pid, victim)
     stuck = time.monotonic()
@@ -89,10 +97,12 @@ def test_a_thread_in_an_endless_turn_starves_the_watchdog_within_its_limit(doome
     assert sum("has taken no turn" in line for line in doomed.log) == 1
     assert any(f"{said} has taken no turn" in word for word in manager.beginning("STATUS="))
     # Where no manager watches, the health check does (5 s).
-    status, text = wait_until(lambda: unhealthy(doomed), "a health check that fails")
-    assert status == 503 and text.startswith(f"{said} has taken no turn for"), text
+    if thread != "admin":
+        status, text = wait_until(lambda: unhealthy(doomed), "a health check that fails")
+        assert status == 503 and text.startswith(f"{said} has taken no turn for"), text
     checked = run_spillgate("healthcheck", "--admin", f"127.0.0.1:{doomed.admin}")
-    assert checked.returncode == 1 and said in checked.stdout, checked.stdout
+    heard = "no answer from the admin interface" if thread == "admin" else said
+    assert checked.returncode == 1 and heard in checked.stdout, checked.stdout
     # What systemd does next: the process is gone at once, whatever its thread does.
     doomed.send_signal(signal.SIGABRT)
     assert doomed.process.wait(5) == -signal.SIGABRT
@@ -101,6 +111,30 @@ def test_a_thread_in_an_endless_turn_starves_the_watchdog_within_its_limit(doome
 def unhealthy(gateway):
     answer = gateway.ask("GET", "/healthz")
     return answer if answer[0] != 200 else None
+
+
+@pytest.mark.parametrize("limit_s", [1.0, 2.0])
+def test_a_short_limit_is_kept_to_without_a_false_word(start, limit_s):
+    manager = Manager(limit_s)
+    try:
+        gateway = start("--shards", 1, variables=manager.variables)
+        time.sleep(4)
+        signs = manager.said("WATCHDOG=1")
+        gaps = [later - earlier for earlier, later in zip(signs, signs[1:])]
+        assert len(signs) >= 4 / limit_s and max(gaps) < limit_s, gaps
+        assert not any("has taken no turn" in line for line in gateway.log), gateway.log
+        gateway.end()
+    finally:
+        manager.close()
+
+
+def test_a_limit_that_nobody_could_keep_to_is_refused_at_the_start():
+    manager = Manager(0.4)
+    try:
+        with pytest.raises(AssertionError, match="WatchdogSec= .* is 400ms, too short .* 500ms or more"):
+            Gateway("--shards", 1, variables=manager.variables)
+    finally:
+        manager.close()
 
 
 @needs_hijack

@@ -26,7 +26,8 @@ fn admin(patience: Patience) -> Admin {
             .route("/", get(async || "here"))
             .route("/much", get(async || "x".repeat(LONG_ANSWER)))
             .route("/never", get(async || std::future::pending::<&str>().await))
-            .route("/echo", post(async |body: String| body));
+            .route("/echo", post(async |body: String| body))
+            .route("/whole", post(async |_: String| std::future::pending::<&str>().await));
         runtime.block_on(async { serve(listener(std_listener).unwrap(), routes, seen, patience).await });
     });
     Admin { address, crowd }
@@ -139,6 +140,26 @@ fn a_crowd_that_only_waits_makes_room_and_the_longest_first() {
     assert_eq!((&mut &*first).read(&mut [0; 1]).unwrap(), 0, "it was the first to come");
     last.set_nonblocking(true).unwrap();
     assert_eq!((&mut &*last).read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_crowd_that_sends_half_a_body_makes_room_and_whose_body_is_whole_is_let_be() {
+    let admin = admin(patience());
+    let whole = admin.peer("POST /whole HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody");
+    let half = "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nfour";
+    let _crowd: Vec<_> = (1..CONNECTIONS_MAX).map(|_| admin.peer(half)).collect();
+    wait_until(|| admin.crowd.connections() == CONNECTIONS_MAX as u64);
+    let began = Instant::now();
+    let more: Vec<_> = (0..2 * CONNECTIONS_MAX).map(|_| admin.peer(half)).collect();
+    assert!(admin.ask().ends_with("here"), "behind all of them");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    whole.set_nonblocking(true).unwrap();
+    assert_eq!(
+        (&whole).read(&mut [0; 1]).unwrap_err().kind(),
+        io::ErrorKind::WouldBlock,
+        "it was first, and is worked on"
+    );
+    drop(more);
 }
 
 #[test]
