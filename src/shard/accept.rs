@@ -18,7 +18,7 @@ pub const REFUSAL_SLOTS: u32 = 32;
 const LINGERS: Duration = Duration::from_millis(200);
 const IS_SLOW: Duration = Duration::from_secs(1);
 /// So many in a turn.
-const ACCEPTS_AT_ONCE: u64 = 32;
+const ROOM_AT_ONCE: u64 = 32;
 /// Slots of a shard's tables beside those of `limits.connections_per_shard_max`: twice the former, for what the rings'
 /// tables round.
 pub const CAPACITY_SLOTS: u64 = 64;
@@ -144,7 +144,7 @@ impl<R: Ring> Shard<R> {
         self.outside_count += 1;
         self.outside.push_back(id);
         // Those who have gone in the meantime: at most as many as there are others.
-        if self.outside.len() as u64 > 2 * self.outside_count + ACCEPTS_AT_ONCE {
+        if self.outside.len() as u64 > 2 * self.outside_count + ROOM_AT_ONCE {
             let conns = &mut self.conns;
             self.outside.retain(|id| conns.find(*id).is_some_and(|conn| conn.outside && !conn.closed));
         }
@@ -153,7 +153,7 @@ impl<R: Ring> Shard<R> {
     /// Every slot is taken. Those who only linger in theirs make room, in the order in which they came to that: whoever
     /// does not hang up when it was refused would keep others, a load balancer's checks among them, from being accepted.
     fn make_room(&mut self) {
-        for _ in 0..ACCEPTS_AT_ONCE {
+        for _ in 0..ROOM_AT_ONCE {
             let Some(&id) = self.outside.front() else { return };
             let Some(conn) = self.conns.find(id) else {
                 self.outside.pop_front();

@@ -88,8 +88,6 @@ pub struct Conn {
     pub since: Millis,
     /// When the client last sent something.
     pub heard: Millis,
-    /// It leaves with an HTTP answer, which may be longer than a close frame.
-    pub answered: bool,
     /// The slot's CLOSE has completed.
     pub closed: bool,
     face: u8,

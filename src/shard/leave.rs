@@ -116,8 +116,7 @@ impl<R: Ring> Shard<R> {
         self.counters.drop_updates(DropReason::Closed, dropped);
         self.unsubscribe_all(id);
         let (_, conn) = self.conns.at(id.slot.0);
-        conn.answered = conn.state != State::Open;
-        let steps_out = conn.answered && !conn.outside;
+        let steps_out = conn.state != State::Open && !conn.outside;
         self.counters.websockets -= u64::from(conn.state == State::Open);
         self.counters.partial_bytes -= conn.kept_bytes() as u64;
         self.counters.end(reason);

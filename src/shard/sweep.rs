@@ -45,7 +45,8 @@ impl<R: Ring> Shard<R> {
                 let refusal = wire::Refusal::new(408, "request_timeout", why);
                 self.answer_and_leave(id, refusal.response(), refusal.code, EndReason::RequestTimeout);
             }
-            State::Leaving if conn.answered && !self.leaving && in_state <= self.config.limits.request_timeout => {}
+            // With an HTTP answer, which may be longer than a close frame.
+            State::Leaving if conn.outside && !self.leaving && in_state <= self.config.limits.request_timeout => {}
             State::Leaving if in_state > self.config.drain.close_timeout => self.finish_quietly(id),
             // It is owed something: not the heartbeat judges it, but whether it makes progress.
             State::Open if conn.out.is_some() || conn.sending => self.close_if_stalled(id),
